@@ -1,0 +1,1 @@
+"""Applies plans at one site: uplink, runtimes, gateway, telemetry, record spool."""

@@ -1,0 +1,54 @@
+"""What a solve came to. A plan that stopped on its budget never calls itself optimal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from optimizer.plan import CandidateArc, Plan, PrunedArc
+
+
+class SolveStatus(StrEnum):
+    """OPTIMAL: gap within the limit asked for. LIMIT: a plan, budget spent. INFEASIBLE: proven.
+
+    NO_PLAN: budget spent before any plan was found. FAULT: the solver's point failed the checker.
+    """
+
+    OPTIMAL = "optimal"
+    LIMIT = "limit"
+    INFEASIBLE = "infeasible"
+    NO_PLAN = "no_plan"
+    FAULT = "fault"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relaxation:
+    """One way to make an infeasible problem feasible: which limit, by how much, at what price."""
+
+    code: str
+    subject: str
+    limit: float
+    needed: float
+    unit: str
+    price_usd_per_h: float
+    remedy: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """Plan (or why there is none), bound, and the arcs that were and were not considered.
+
+    `solve_s` and `build_s` are wall seconds measured by the shell that ran the solve; they are not
+    part of the plan or its digest.
+    """
+
+    status: SolveStatus
+    plan: Plan | None
+    arcs: tuple[CandidateArc, ...]
+    pruned: tuple[PrunedArc, ...]
+    bound_usd_per_h: float
+    nodes: int = 0
+    build_s: float = 0.0
+    solve_s: float = 0.0
+    message: str = ""
+    relaxations: tuple[Relaxation, ...] = ()

@@ -1,0 +1,1 @@
+"""Decides when, carries plans out, keeps the record: control loop, ledger, API, CLI."""

@@ -1,0 +1,114 @@
+"""What is asked for: services, tenants, traffic classes and their demand. Facts only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sites.errors import InvalidFactError
+from sites.units import (
+    require_between,
+    require_id,
+    require_nonnegative,
+    require_positive,
+    require_unique,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SloTarget:
+    """Time to first token and time per output token that `percentile` % of requests must meet."""
+
+    ttft_ms: float
+    tpot_ms: float
+    percentile: float = 99.0
+
+    def __post_init__(self) -> None:
+        require_positive(self.ttft_ms, field="slo: ttft_ms")
+        require_positive(self.tpot_ms, field="slo: tpot_ms")
+        require_between(self.percentile, low=1, high=100, field="slo: percentile")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Service:
+    """What a client asks for (the OpenAI ``model`` name) and the variants allowed to answer it."""
+
+    service_id: str
+    variant_ids: tuple[str, ...]
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require_id(self.service_id, field="service_id")
+        if not self.variant_ids:
+            raise InvalidFactError(f"service {self.service_id}: no variant may answer it")
+        require_unique(self.variant_ids, field=f"service {self.service_id}: variants")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tenant:
+    """A customer. Its residency policy is what holds unless a request asks for a stricter one."""
+
+    tenant_id: str
+    residency_policy_id: str
+    legal_name: str = ""
+    purpose: str = ""
+    data_category: str = ""
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        require_id(self.tenant_id, field="tenant_id")
+        require_id(self.residency_policy_id, field=f"tenant {self.tenant_id}: residency_policy_id")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrafficClass:
+    """Requests alike in market, service, tenant, residency, SLO and priority, and their rate.
+
+    `rate_rps` is the demand (requests/s; one value or one per period); tokens are means per
+    request; `bytes_per_request` is what one request and its answer move over the network.
+    `priority` 0 is shed last, 9 first. `protected` classes must survive the loss of one site.
+    `spread_sites` asks for at least that many serving sites. `quality_floor` is the lowest variant
+    quality that may answer.
+    """
+
+    class_id: str
+    market_id: str
+    service_id: str
+    tenant_id: str
+    residency_policy_id: str
+    slo: SloTarget
+    rate_rps: tuple[float, ...]
+    input_tokens: float
+    output_tokens: float
+    bytes_per_request: float = 0.0
+    priority: int = 5
+    protected: bool = False
+    quality_floor: float = 0.0
+    spread_sites: int = 1
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        name = f"traffic class {self.class_id}"
+        for one in ("class_id", "market_id", "service_id", "tenant_id", "residency_policy_id"):
+            require_id(getattr(self, one), field=f"{name}: {one}")
+        if not self.rate_rps:
+            raise InvalidFactError(f"{name}: rate_rps is empty")
+        for rate in self.rate_rps:
+            require_nonnegative(rate, field=f"{name}: rate_rps")
+        require_nonnegative(self.input_tokens, field=f"{name}: input_tokens")
+        require_positive(self.output_tokens, field=f"{name}: output_tokens")
+        require_nonnegative(self.bytes_per_request, field=f"{name}: bytes_per_request")
+        require_between(self.priority, low=0, high=9, field=f"{name}: priority")
+        require_between(self.quality_floor, low=0, high=1, field=f"{name}: quality_floor")
+        require_between(self.spread_sites, low=1, high=1000, field=f"{name}: spread_sites")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Demand:
+    """Forecast rate of one class in one period (requests/s)."""
+
+    class_id: str
+    period: int
+    rate_rps: float
+
+    def __post_init__(self) -> None:
+        require_nonnegative(self.rate_rps, field=f"demand of {self.class_id}: rate_rps")
