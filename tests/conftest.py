@@ -1,4 +1,4 @@
-"""Fixtures every test folder shares."""
+"""Fixtures every test folder shares, and the rule that no skip goes unheard."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 
 import pytest
+
+_SKIPPED: list[str] = []
 
 
 @pytest.fixture(scope="session")
@@ -17,3 +19,15 @@ def data_dir() -> Path:
     folder = Path(where).resolve()
     assert (folder / "README.md").is_file(), f"HINTERLAND_DATA={where} holds no README.md"
     return folder
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.skipped:
+        _SKIPPED.append(report.nodeid)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Where the data is given every test must run: a skip there is a failure."""
+    if _SKIPPED and os.environ.get("HINTERLAND_DATA"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print(f"\nskipped although HINTERLAND_DATA is set: {', '.join(_SKIPPED)}")
