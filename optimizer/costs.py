@@ -7,6 +7,7 @@ carry the figures worked out here, from their rounded shares, so a plan says wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import fsum
 
 from optimizer.plan import (
     CostBreakdown,
@@ -159,12 +160,12 @@ def cost_of(
     """Every term of a plan's cost (USD/h). The groups must stand on pools with serving points."""
     energy, cooling, carbon = energy_usd_per_h(reach.problem, supplies)
     return CostBreakdown(
-        hardware_usd_per_h=sum(
+        hardware_usd_per_h=fsum(
             g.replicas * replica_price_usd_per_h(reach, g.group) for g in groups
         ),
         energy_usd_per_h=energy,
         cooling_usd_per_h=cooling,
-        network_usd_per_h=sum(
+        network_usd_per_h=fsum(
             reach.rates[s.class_id]
             * (s.basis_points / WHOLE_BP)
             * S_PER_H
@@ -173,7 +174,7 @@ def cost_of(
         ),
         migration_usd_per_h=migration_usd_per_h(reach, groups),
         carbon_usd_per_h=carbon,
-        shed_usd_per_h=sum(
+        shed_usd_per_h=fsum(
             shed_price_usd_per_h(reach, s.class_id) * s.basis_points / WHOLE_BP for s in shed
         ),
         site_usd_per_h=site_usd_per_h(reach.problem, groups),
@@ -207,7 +208,7 @@ def migration_usd_per_h(reach: Reach, groups: Iterable[PlannedGroup]) -> float:
 def site_usd_per_h(problem: Problem, groups: Iterable[PlannedGroup]) -> float:
     """Fixed price of every site that holds a replica (USD/h)."""
     used = {g.group.site_id for g in groups if g.replicas > 0}
-    return sum(problem.fleet.site(site_id).fixed_price_usd_per_h for site_id in sorted(used))
+    return fsum(problem.fleet.site(site_id).fixed_price_usd_per_h for site_id in sorted(used))
 
 
 def relative_gap(cost_usd_per_h: float, bound_usd_per_h: float) -> float:

@@ -26,13 +26,13 @@ TOLERANCE_MS = 1e-6
 class Way:
     """One lawful shortest path: site ids from ingress to target, its links, their RTT and price.
 
-    `crossed` are the countries between, both ends' countries left out.
+    `transit_countries` are those between, in order of travel, both ends' countries left out.
     """
 
     sites: tuple[str, ...]
     links: tuple[Link, ...]
     rtt_ms: float
-    crossed: frozenset[str]
+    transit_countries: tuple[str, ...]
 
     @property
     def price_usd_per_gb(self) -> float:
@@ -179,6 +179,13 @@ class Reach:
     def _slow(self, one: TrafficClass, group: ReplicaGroup, point: ServingPoint) -> Refusal | None:
         ttft_ms = self.ttft_ms(one, group)
         assert ttft_ms is not None, "site_refusal ruled out a missing path"
+        if point.percentile < one.slo.percentile:
+            return Refusal(
+                reason=PruneReason.LATENCY,
+                limit=one.slo.percentile,
+                actual=point.percentile,
+                unit="percentile",
+            )
         late = (
             ("ms TTFT", one.slo.ttft_ms, ttft_ms),
             ("ms TPOT", one.slo.tpot_ms, point.tpot_ms),
@@ -219,13 +226,14 @@ class Reach:
         for link in links:
             sites.append(link.site_b if link.site_a == sites[-1] else link.site_a)
         ends = {self._sites[source].country, self._sites[target].country}
-        crossed = {self._sites[s].country for s in sites}
-        crossed |= {c for link in links for c in link.transit_countries}
+        crossed: list[str] = []
+        for link, reached in zip(links, sites[1:], strict=True):
+            crossed += [*link.transit_countries, self._sites[reached].country]
         return Way(
             sites=tuple(sites),
             links=links,
             rtt_ms=sum(link.rtt_ms for link in links),
-            crossed=frozenset(crossed - ends),
+            transit_countries=tuple(c for c in dict.fromkeys(crossed) if c not in ends),
         )
 
 

@@ -33,10 +33,12 @@ class LedgerSnapshot:
     """What the ledger says at start: the newest accepted plan and who is cordoned or drained.
 
     `last_version` is the highest version any `PlanAccepted` holds (0: none); `receipts` the newest
-    ended ones, oldest first.
+    ended ones, oldest first. `previous` is the plan accepted before `accepted` (what an undo after
+    a restart puts back).
     """
 
     accepted: PlanAccepted | None = None
+    previous: PlanAccepted | None = None
     last_version: int = 0
     cordoned: tuple[str, ...] = ()
     drained: tuple[str, ...] = ()

@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -69,7 +70,7 @@ class Authority:
 
         Raises FatalError if a key cannot be read or written.
         """
-        self._folder = folder
+        self.folder = folder
         self._clock = clock
         try:
             for place in (folder, folder / "sites", folder / "tenants"):
@@ -89,22 +90,22 @@ class Authority:
     def control_identity(self) -> TlsIdentity:
         """The front door's certificate, renewed if half its life is over."""
         self._ensure_leaf(
-            self._folder / "control.crt",
-            self._folder / "control.key",
+            self.folder / "control.crt",
+            self.folder / "control.key",
             identity=CONTROL_IDENTITY,
             usages=(_SERVER, _CLIENT),
             names=(CONTROL_SERVER_NAME, "localhost"),
         )
         return TlsIdentity(
-            certificate=(self._folder / "control.crt").read_bytes(),
-            private_key=(self._folder / "control.key").read_bytes(),
-            ca_certificate=(self._folder / "ca.crt").read_bytes(),
+            certificate=(self.folder / "control.crt").read_bytes(),
+            private_key=(self.folder / "control.key").read_bytes(),
+            ca_certificate=(self.folder / "ca.crt").read_bytes(),
         )
 
     def site_credentials(self, site_id: str) -> SiteCredentials:
         """The site's folder with current agent and gateway certificates, renewed where due."""
         require_id(site_id, field="site_id")
-        place = SiteCredentials(folder=self._folder / "sites" / quote(site_id, safe=""))
+        place = SiteCredentials(folder=self.folder / "sites" / quote(site_id, safe=""))
         place.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._ensure_leaf(
             place.agent_cert,
@@ -118,7 +119,7 @@ class Authority:
             identity=gateway_identity(site_id),
             usages=(_SERVER, _CLIENT),
         )
-        _write_if_new(place.ca_cert, (self._folder / "ca.crt").read_bytes())
+        _write_if_new(place.ca_cert, (self.folder / "ca.crt").read_bytes())
         public = self.assignment_key.public_key().public_bytes(
             serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
         )
@@ -161,7 +162,7 @@ class Authority:
     def pseudonym_key(self, tenant_id: str) -> str:
         """Hex key of the tenant's pseudonyms; removing its file makes old records anonymous."""
         require_id(tenant_id, field="tenant_id")
-        path = self._folder / "tenants" / f"{quote(tenant_id, safe='')}.pseudonym"
+        path = self.folder / "tenants" / f"{quote(tenant_id, safe='')}.pseudonym"
         if not path.exists():
             _write(path, secrets.token_hex(32).encode(), mode=0o600)
         return path.read_text(encoding="ascii")
@@ -173,7 +174,7 @@ class Authority:
         return hashlib.sha256(_public_der(self._api_key)).hexdigest()[:16]
 
     def _ec_key(self, name: str) -> ec.EllipticCurvePrivateKey:
-        path = self._folder / name
+        path = self.folder / name
         if not path.exists():
             _write(path, _private_pem(ec.generate_private_key(ec.SECP256R1())), mode=0o600)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -182,7 +183,7 @@ class Authority:
         return key
 
     def _assignment_key(self) -> Ed25519PrivateKey:
-        path = self._folder / "assignment.key"
+        path = self.folder / "assignment.key"
         if not path.exists():
             _write(path, _private_pem(Ed25519PrivateKey.generate()), mode=0o600)
         key = serialization.load_pem_private_key(path.read_bytes(), password=None)
@@ -191,7 +192,7 @@ class Authority:
         return key
 
     def _ca_certificate(self) -> x509.Certificate:
-        path = self._folder / "ca.crt"
+        path = self.folder / "ca.crt"
         if not path.exists():
             name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Hinterland development CA")])
             now = self._now()
@@ -223,14 +224,25 @@ class Authority:
         usages: tuple[x509.ObjectIdentifier, ...],
         names: tuple[str, ...] = (),
     ) -> None:
-        if cert_path.exists() and key_path.exists():
-            current = x509.load_pem_x509_certificate(cert_path.read_bytes())
-            if self._now() < half_life(current) and current.issuer == self._ca.subject:
-                return
+        if self._is_current(cert_path, key_path):
+            return
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = self._leaf(key.public_key(), identity=identity, usages=usages, names=names)
         _write(key_path, _private_pem(key), mode=0o600)
         _write(cert_path, certificate.public_bytes(serialization.Encoding.PEM), mode=0o644)
+
+    def _is_current(self, cert_path: Path, key_path: Path) -> bool:
+        """Whether the pair is whole, of this authority, and in the first half of its life."""
+        if not (cert_path.exists() and key_path.exists()):
+            return False
+        certificate = x509.load_pem_x509_certificate(cert_path.read_bytes())
+        key = serialization.load_pem_private_key(key_path.read_bytes(), password=None)
+        try:
+            certificate.verify_directly_issued_by(self._ca)
+        except InvalidSignature:
+            return False
+        pair = key.public_key() == certificate.public_key()
+        return pair and self._now() < half_life(certificate)
 
     def _leaf(
         self,

@@ -1,8 +1,9 @@
 """What an `EdgeHub` is told and what it wants done. Facts only; `sites.hub` decides.
 
 Every effect a hub emits besides the three ``Send*`` is also, unchanged, an event of the control
-loop (`scheduler.events`), and `AssignmentWanted`, `StepWanted`, `CordonWanted`, `UncordonWanted` are
-effects of the control loop that its shell hands, unchanged, to the hub of the site they name.
+loop (`scheduler.events`). `AssignmentWanted`, `StepWanted`, `StepsForgotten`, `CordonWanted` and
+`UncordonWanted` are effects of the control loop that its shell hands, unchanged, to the hub of the
+site they name (all have `site_id`).
 Times called ``now_ms`` are wall milliseconds that the shell keeps from running backwards.
 """
 

@@ -113,7 +113,11 @@ class Ledger:
         """
         if not _KIND.match(kind):
             raise RefusedError(f"ledger: {kind!r} is not an entry kind; use letters, digits, . _")
-        data = bytes(payload) if isinstance(payload, bytes) else canonical_json(payload)
+        data = payload if isinstance(payload, bytes) else canonical_json(payload)
+        try:
+            data.decode()
+        except UnicodeDecodeError as fault:
+            raise RefusedError(f"ledger: a {kind} payload is not UTF-8 text") from fault
         with self._mutex:
             return self._commit([(kind, data, None)])[0]
 

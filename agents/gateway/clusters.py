@@ -1,0 +1,383 @@
+"""Where a gateway may send: one cluster per route key over its serving sites, and local replicas.
+
+Exact shares come from weighted round robin over one endpoint per site; backups are the next
+priority. Decides weights, probes, ejection and retry budgets. Which request goes to which cluster
+is decided in `routes`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agents.credentials import gateway_identity
+from agents.gateway.facts import GatewayTuning, ReplicaAddress
+from sites.assignment import GroupShare, Route, RouteDecision, SiteAssignment, SiteShare
+from sites.units import MS_PER_S
+
+METADATA = "hinterland"
+"""Namespace of everything the gateway attaches to endpoints and reads out of bodies."""
+
+PEER_SECRET = "gateway"
+TRUST_SECRET = "fleet"
+
+_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_PERCENT_ALL = 100
+_WEIGHT_UNITS = 1_000  # a group's basis points divide among its replicas in these
+
+Ready = Mapping[str, Sequence[ReplicaAddress | tuple[str, str, int]]]
+
+
+def sites_cluster_name(route: Route) -> str:
+    """Cluster of the sites that answer a route."""
+    return f"sites|{route.key.route_id}"
+
+
+def probe_cluster_name(site_id: str) -> str:
+    """Cluster that only asks whether another site's gateway is alive."""
+    return f"peer|{site_id}"
+
+
+def group_cluster_name(group_id: str) -> str:
+    """Cluster of the ready replicas of one group."""
+    return f"group|{group_id}"
+
+
+def split_cluster_name(route: Route) -> str:
+    """Cluster of all replicas that answer a route from several groups."""
+    return f"split|{route.key.route_id}"
+
+
+def usable_groups(route: Route, ready: Ready) -> tuple[GroupShare, ...]:
+    """The groups of a route that have both a share and a ready replica here."""
+    return tuple(
+        g for g in sorted(route.groups, key=lambda g: g.group_id)
+        if g.basis_points and ready.get(g.group_id)
+    )
+
+
+def render_clusters(
+    assignment: SiteAssignment, *, ready: Ready, tuning: GatewayTuning
+) -> tuple[dict[str, Any], ...]:
+    """Every cluster the assignment's routes need, by name."""
+    routes = sorted(assignment.routes, key=lambda r: r.key)
+    served = [r for r in routes if r.decision is RouteDecision.SERVE]
+    interval_ms = _paced_interval_ms(assignment, served, tuning=tuning)
+    clusters = [
+        _sites_cluster(assignment, route, interval_ms=interval_ms, tuning=tuning)
+        for route in served
+    ]
+    clusters += [
+        _probe_cluster(assignment, peer.site_id, tuning=tuning)
+        for peer in assignment.peers
+        if peer.site_id != assignment.site_id
+    ]
+    variants = {t.group.group_id: t.group.variant_id for t in assignment.groups}
+    for group_id in sorted(ready):
+        if ready[group_id]:
+            endpoints = [
+                _replica_endpoint(r, group_id, variants.get(group_id, ""), weight=1)
+                for r in sorted(ready[group_id])
+            ]
+            name = group_cluster_name(group_id)
+            clusters.append(_replica_cluster(name, endpoints, policy="LEAST_REQUEST"))
+    for route in routes:
+        usable = usable_groups(route, ready)
+        if len(usable) > 1:
+            clusters.append(_split_cluster(route, usable, ready=ready, variants=variants))
+    return tuple(sorted(clusters, key=lambda c: str(c["name"])))
+
+
+def _paced_interval_ms(
+    assignment: SiteAssignment, served: Sequence[Route], *, tuning: GatewayTuning
+) -> int:
+    """Probe pace at which all route clusters together stay within the budget of probes."""
+    remote = sum(
+        1 for r in served for s in (*r.shares, *r.backups) if s.site_id != assignment.site_id
+    )
+    return max(tuning.health_interval_ms, remote * MS_PER_S // tuning.health_checks_per_s)
+
+
+def _sites_cluster(
+    assignment: SiteAssignment, route: Route, *, interval_ms: int, tuning: GatewayTuning
+) -> dict[str, Any]:
+    addresses = site_addresses(assignment)
+    in_use = tuple(s for s in route.shares if s.basis_points)
+    levels = [in_use, route.backups] if route.backups else [in_use]
+    localities = [
+        {
+            "priority": priority,
+            "lb_endpoints": [
+                _site_endpoint(assignment, share, address=addresses[share.site_id])
+                for share in shares
+            ],
+        }
+        for priority, shares in enumerate(levels)
+    ]
+    name = sites_cluster_name(route)
+    hosts = [addresses[s.site_id] for shares in levels for s in shares]
+    return {
+        **_peer_base(assignment, name, hosts, localities, tuning=tuning),
+        "lb_policy": "ROUND_ROBIN",
+        "health_checks": [_health_check(interval_ms, tuning)],
+        "close_connections_on_host_health_failure": True,
+        "outlier_detection": _ejection(tuning),
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": 100_000,
+                    "max_pending_requests": 100_000,
+                    "max_requests": 100_000,
+                    "retry_budget": {
+                        "budget_percent": {"value": tuning.retry_budget_percent},
+                        "min_retry_concurrency": tuning.retry_burst,
+                    },
+                }
+            ]
+        },
+    }
+
+
+def _probe_cluster(
+    assignment: SiteAssignment, site_id: str, *, tuning: GatewayTuning
+) -> dict[str, Any]:
+    address = site_addresses(assignment)[site_id]
+    share = SiteShare(site_id=site_id, basis_points=1)
+    localities = [{"lb_endpoints": [_site_endpoint(assignment, share, address=address)]}]
+    name = probe_cluster_name(site_id)
+    return {
+        **_peer_base(assignment, name, [address], localities, tuning=tuning),
+        "health_checks": [_health_check(tuning.health_interval_ms, tuning)],
+    }
+
+
+def site_addresses(assignment: SiteAssignment) -> dict[str, str]:
+    """Peer address (``host:port``) of every site a route may name, this one included."""
+    addresses = {p.site_id: p.peer_address for p in assignment.peers}
+    return {**addresses, assignment.site_id: assignment.gateway.peer_address}
+
+
+def _peer_base(
+    assignment: SiteAssignment,
+    name: str,
+    hosts: Sequence[str],
+    localities: Sequence[Mapping[str, Any]],
+    *,
+    tuning: GatewayTuning,
+) -> dict[str, Any]:
+    """mTLS HTTP/2 towards gateways; each site's certificate must be that very site's."""
+    site_ids = sorted(
+        {e["metadata"]["filter_metadata"][METADATA]["site"] for x in localities
+         for e in x["lb_endpoints"]}
+    )
+    return {
+        "name": name,
+        "type": "STATIC" if all(_is_ip(h) for h in hosts) else "STRICT_DNS",
+        "connect_timeout": seconds(tuning.connect_timeout_ms),
+        "load_assignment": {"cluster_name": name, "endpoints": list(localities)},
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+                "explicit_http_config": {
+                    "http2_protocol_options": {
+                        "connection_keepalive": {
+                            "interval": seconds(tuning.ping_interval_ms),
+                            "timeout": seconds(tuning.ping_timeout_ms),
+                        }
+                    }
+                },
+            }
+        },
+        "transport_socket_matches": [
+            {
+                "name": site_id,
+                "match": {"site": site_id},
+                "transport_socket": peer_transport(site_id),
+            }
+            for site_id in site_ids
+        ],
+    }
+
+
+def peer_transport(site_id: str) -> dict[str, Any]:
+    """Client side of a site-to-site hop: own gateway certificate, that site's identity wanted."""
+    return {
+        "name": "envoy.transport_sockets.tls",
+        "typed_config": {
+            "@type": "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
+            "UpstreamTlsContext",
+            "common_tls_context": tls_context(exact_identity=gateway_identity(site_id)),
+        },
+    }
+
+
+def tls_context(*, exact_identity: str = "", identity_prefix: str = "") -> dict[str, Any]:
+    """Own certificate and the wanted SPIFFE identity of the other end; keys come from files."""
+    matcher = {"exact": exact_identity} if exact_identity else {"prefix": identity_prefix}
+    return {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+        "alpn_protocols": ["h2"],
+        "tls_certificate_sds_secret_configs": [{"name": PEER_SECRET, "sds_config": _sds()}],
+        "combined_validation_context": {
+            "default_validation_context": {
+                "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": matcher}]
+            },
+            "validation_context_sds_secret_config": {"name": TRUST_SECRET, "sds_config": _sds()},
+        },
+    }
+
+
+def _sds() -> dict[str, Any]:
+    # Filled in by `config`, which alone knows where files lie.
+    return {"path_config_source": {"path": "secrets"}, "resource_api_version": "V3"}
+
+
+def _site_endpoint(
+    assignment: SiteAssignment, share: SiteShare, *, address: str
+) -> dict[str, Any]:
+    own = share.site_id == assignment.site_id
+    # Were this Envoy dead, nobody would be asking: its own listener needs no probe.
+    probe = {"health_check_config": {"disable_active_health_check": True}} if own else {}
+    return {
+        "endpoint": {"address": socket_address(address), **probe},
+        "load_balancing_weight": max(1, share.basis_points),
+        "metadata": {
+            "filter_metadata": {
+                METADATA: {"site": share.site_id},
+                "envoy.transport_socket_match": {"site": share.site_id},
+            }
+        },
+    }
+
+
+def _health_check(interval_ms: int, tuning: GatewayTuning) -> dict[str, Any]:
+    every = seconds(interval_ms)
+    return {
+        "timeout": seconds(tuning.health_timeout_ms),
+        "interval": every,
+        "no_traffic_interval": every,
+        "no_traffic_healthy_interval": every,
+        "unhealthy_interval": every,
+        "unhealthy_edge_interval": every,
+        "healthy_edge_interval": every,
+        "interval_jitter_percent": 10,
+        "unhealthy_threshold": tuning.unhealthy_after,
+        "healthy_threshold": 1,
+        "http_health_check": {"path": "/healthz", "codec_client_type": "HTTP2"},
+    }
+
+
+def _ejection(tuning: GatewayTuning) -> dict[str, Any]:
+    """Ejects a site on what real requests met there; a good probe alone does not bring it back."""
+    return {
+        "split_external_local_origin_errors": True,
+        "consecutive_local_origin_failure": 2,
+        "enforcing_consecutive_local_origin_failure": _PERCENT_ALL,
+        "consecutive_gateway_failure": 3,
+        "enforcing_consecutive_gateway_failure": _PERCENT_ALL,
+        "enforcing_consecutive_5xx": 0,
+        "enforcing_success_rate": 0,
+        "enforcing_local_origin_success_rate": 0,
+        "interval": seconds(max(50, tuning.ejection_ms // 5)),
+        "base_ejection_time": seconds(tuning.ejection_ms),
+        "max_ejection_time": seconds(tuning.ejection_ms * 10),
+        "max_ejection_percent": _PERCENT_ALL,
+        "successful_active_health_check_uneject_host": False,
+    }
+
+
+def _replica_endpoint(
+    replica: ReplicaAddress | tuple[str, str, int], group_id: str, variant_id: str, *, weight: int
+) -> dict[str, Any]:
+    replica_id, host, port = replica
+    return {
+        "endpoint": {"address": socket_address(f"{host}:{port}")},
+        "load_balancing_weight": weight,
+        "metadata": {
+            "filter_metadata": {
+                METADATA: {"group": group_id, "variant": variant_id, "replica": replica_id}
+            }
+        },
+    }
+
+
+def _split_cluster(
+    route: Route, usable: Sequence[GroupShare], *, ready: Ready, variants: Mapping[str, str]
+) -> dict[str, Any]:
+    endpoints = []
+    for share in usable:
+        replicas = sorted(ready[share.group_id])
+        weight = max(1, share.basis_points * _WEIGHT_UNITS // len(replicas))
+        endpoints += [
+            _replica_endpoint(r, share.group_id, variants.get(share.group_id, ""), weight=weight)
+            for r in replicas
+        ]
+    return _replica_cluster(split_cluster_name(route), endpoints, policy="ROUND_ROBIN")
+
+
+def _replica_cluster(
+    name: str, endpoints: Sequence[Mapping[str, Any]], *, policy: str
+) -> dict[str, Any]:
+    """HTTP/1.1 to model servers, one request per connection: some close it after a stream."""
+    hosts = [e["endpoint"]["address"]["socket_address"]["address"] + ":0" for e in endpoints]
+    return {
+        "name": name,
+        "type": "STATIC" if all(_is_ip(h) for h in hosts) else "STRICT_DNS",
+        "lb_policy": policy,
+        "connect_timeout": "1s",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": list(endpoints)}],
+        },
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": {
+            "thresholds": [
+                {
+                    "max_connections": 100_000,
+                    "max_pending_requests": 100_000,
+                    "max_requests": 100_000,
+                }
+            ]
+        },
+        "outlier_detection": {
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 1,
+            "enforcing_consecutive_local_origin_failure": _PERCENT_ALL,
+            "enforcing_consecutive_5xx": 0,
+            "enforcing_consecutive_gateway_failure": 0,
+            "enforcing_success_rate": 0,
+            "enforcing_local_origin_success_rate": 0,
+            "interval": "0.2s",
+            "base_ejection_time": "0.5s",
+            "max_ejection_time": "2s",
+            "max_ejection_percent": _PERCENT_ALL,
+        },
+        "typed_extension_protocol_options": {
+            _HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+                "common_http_protocol_options": {"max_requests_per_connection": 1},
+                "explicit_http_config": {"http_protocol_options": {}},
+            }
+        },
+    }
+
+
+def socket_address(address: str) -> dict[str, Any]:
+    """``host:port`` (IPv6 in brackets) as Envoy writes it."""
+    host, _, port = address.rpartition(":")
+    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
+
+
+def seconds(duration_ms: int) -> str:
+    """Milliseconds as a protobuf JSON duration."""
+    return f"{duration_ms / MS_PER_S:g}s"
+
+
+def _is_ip(address: str) -> bool:
+    try:
+        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
+    except ValueError:
+        return False
+    return True

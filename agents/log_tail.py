@@ -1,0 +1,101 @@
+"""Reads a growing log file line by line from a remembered position, across rotations.
+
+Decides which bytes are complete lines not yet read, and when the log is rotated. Meaning of lines
+and durability of the position belong to others (`agents.gateway.access_log`, `agents.spool`).
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.spool import LogPosition
+from sites.errors import RetryableError
+
+READ_BYTES = 256 * 1024
+"""Read at a time; a line longer than this is handed over in pieces, as lines that do not parse."""
+
+ROTATE_BYTES = 32 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lines:
+    """Complete lines without their line ends, and the position after them."""
+
+    lines: tuple[bytes, ...]
+    position: LogPosition
+
+
+class LogTail:
+    """One log file ``x`` and, while it is being finished, its rotated predecessor ``x.1``.
+
+    The writer must be asked to reopen its log after `rotate` (see `agents.core`).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rotated = path.with_name(path.name + ".1")
+
+    def read(self, position: LogPosition) -> Lines:
+        """What follows `position`; no lines if there is nothing whole to read yet.
+
+        Raises RetryableError if the log cannot be read.
+        """
+        try:
+            current = self._path.stat().st_ino if self._path.exists() else 0
+            # A position in neither file is an unread pair: the older one comes first.
+            is_past_rotated = current != 0 and position.inode == current
+            if self._rotated.exists() and not is_past_rotated:
+                inode = self._rotated.stat().st_ino
+                return self._read_file(self._rotated, self._from(position, inode))
+            if current:
+                return self._read_file(self._path, self._from(position, current))
+        except OSError as fault:
+            raise RetryableError(f"log {self._path}: {fault.strerror}") from fault
+        return Lines(lines=(), position=position)
+
+    def _from(self, position: LogPosition, inode: int) -> LogPosition:
+        return position if position.inode == inode else LogPosition(inode=inode, offset=0)
+
+    def _read_file(self, path: Path, start: LogPosition) -> Lines:
+        with path.open("rb") as file:
+            if os.fstat(file.fileno()).st_size < start.offset:
+                start = LogPosition(inode=start.inode, offset=0)  # cut from outside: read anew
+            file.seek(start.offset)
+            data = file.read(READ_BYTES)
+        end = data.rfind(b"\n") + 1
+        if end == 0 and len(data) == READ_BYTES:
+            end = len(data)
+        lines = tuple(line for line in data[:end].split(b"\n") if line)
+        position = LogPosition(inode=start.inode, offset=start.offset + end)
+        return Lines(lines=lines, position=position)
+
+    def is_rotation_due(self) -> bool:
+        """Whether the log has outgrown `ROTATE_BYTES` and no older one is still being read."""
+        return (
+            not self._rotated.exists()
+            and self._path.exists()
+            and self._path.stat().st_size > ROTATE_BYTES
+        )
+
+    def rotate(self) -> None:
+        """Move the log aside; its writer keeps writing there until it reopens."""
+        self._path.rename(self._rotated)
+
+    def next_file(self, position: LogPosition) -> LogPosition | None:
+        """Where to go on once the rotated log is read to its end and a new one exists, else None.
+
+        Make the returned position durable, then call `drop_rotated`.
+        """
+        if not (self._rotated.exists() and self._path.exists()):
+            return None
+        old = self._rotated.stat()
+        if old.st_ino != position.inode or old.st_size > position.offset:
+            return None
+        return LogPosition(inode=self._path.stat().st_ino, offset=0)
+
+    def drop_rotated(self, position: LogPosition) -> None:
+        """Delete the rotated log once `position` lies in its successor."""
+        if self._rotated.exists() and self._rotated.stat().st_ino != position.inode:
+            self._rotated.unlink()

@@ -1,0 +1,358 @@
+"""A plan without a solver: the cheapest arc first, classes in order of priority.
+
+A baseline, a warm start and a yardstick: it decides fast and keeps every limit, but never looks
+back further than one round of closing what does not pay. Best plans are the formulation's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from optimizer.costs import (
+    cost_of,
+    network_usd_per_request,
+    possible_draw_w,
+    priced_plan,
+    replica_price_usd_per_h,
+    shed_price_usd_per_h,
+    supplies_of,
+    supply_price_usd_per_w_h,
+    trivial_bound_usd_per_h,
+)
+from optimizer.plan import CandidateArc, Plan, PlannedGroup
+from optimizer.problem import Problem
+from optimizer.reach import Reach
+from optimizer.room import Room
+from sites.assignment import ReplicaGroup
+from sites.fleet import at_period
+from sites.units import WHOLE_BP
+
+_S_PER_H = 3_600.0
+_ROUNDING = 1e-9
+
+
+def greedy_plan(problem: Problem, arcs: Iterable[CandidateArc]) -> Plan:
+    """Serve each class over its cheapest arcs that still fit, shed the rest.
+
+    Keeps every limit; a replica floor or a shedding cap is met as far as the other limits let it.
+    The bound is that of `lone_bound_usd_per_h`.
+    """
+    builder = _Builder(problem, arcs)
+    builder.start()
+    for class_id in builder.by_priority():
+        builder.serve(class_id)
+    builder.close_what_does_not_pay()
+    return builder.finish()
+
+
+def lone_bound_usd_per_h(problem: Problem, arcs: Iterable[CandidateArc]) -> float:
+    """A floor under any plan's cost (USD/h): each class alone at the best price it could get.
+
+    Shared limits, whole replicas, migration and fixed prices are left out, so no plan is cheaper.
+    Energy priced below 0 is credited in full, wherever it is sold.
+    """
+    reach = Reach(problem)
+    cheapest: dict[str, float] = {}
+    for arc in arcs:
+        price = _request_usd(reach, arc, floor_energy=True)
+        cheapest[arc.class_id] = min(price, cheapest.get(arc.class_id, price))
+    total = trivial_bound_usd_per_h(problem)
+    for class_id, rate in sorted(reach.rates.items()):
+        shed = shed_price_usd_per_h(reach, class_id)
+        served = cheapest.get(class_id)
+        total += shed if served is None else min(shed, served * rate * _S_PER_H)
+    return total
+
+
+def _spare_usd(reach: Reach, arc: CandidateArc) -> float:
+    """Price of one request over an arc on a replica that runs anyway (USD): energy and network."""
+    point, site = reach.point(arc.group), reach.site(arc.group.site_id)
+    assert point is not None and site is not None
+    dearest = max(sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies)
+    per_h = (point.full_w - point.idle_w) * site.pue * dearest
+    network = network_usd_per_request(reach, arc.class_id, arc.group.site_id)
+    return per_h * arc.replica_seconds / _S_PER_H + network
+
+
+def _request_usd(reach: Reach, arc: CandidateArc, *, floor_energy: bool) -> float:
+    """Price of one request over an arc on replicas used to the ceiling (USD)."""
+    group, ceiling = arc.group, reach.problem.plan_policy.utilisation_ceiling
+    point, site = reach.point(group), reach.site(group.site_id)
+    assert point is not None and site is not None
+    prices = [sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies]
+    price = max(0.0, min(prices)) if floor_energy else max(prices)
+    watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
+    per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * price
+    network = network_usd_per_request(reach, arc.class_id, group.site_id)
+    return per_h * arc.replica_seconds / _S_PER_H + network
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Option:
+    """An arc with its price per request (USD): on new replicas, and on spare room of others."""
+
+    group: ReplicaGroup
+    price: float
+    spare_price: float
+
+
+class _Builder:
+    """One greedy plan under construction."""
+
+    def __init__(self, problem: Problem, arcs: Iterable[CandidateArc]) -> None:
+        self.problem = problem
+        self.reach = Reach(problem)
+        self.arcs = tuple(sorted(arcs, key=lambda a: (a.class_id, a.group)))
+        self.running = {
+            r.group.group_id: r.replicas
+            for r in problem.running
+            if r.group.site_id not in self.reach.lost and self.reach.point(r.group) is not None
+        }
+        limit = problem.plan_policy.move_limit_replicas
+        self.move_limit = float("inf") if limit is None else limit
+        self.room = Room(self.reach, self._kept())
+        self.options = self._options()
+        self._limits_w = self._budgets()
+
+    def _kept(self) -> list[PlannedGroup]:
+        """Under a move limit start from what runs; without one, from nothing."""
+        if self.problem.plan_policy.move_limit_replicas is None:
+            return []
+        return [
+            PlannedGroup(group=r.group, replicas=r.replicas)
+            for r in sorted(self.problem.running, key=lambda r: r.group)
+            if r.group.group_id in self.running
+        ]
+
+    def _options(self) -> dict[str, list[_Option]]:
+        found: dict[str, list[_Option]] = {}
+        for arc in self.arcs:
+            if self.reach.rates[arc.class_id] > 0:
+                option = _Option(
+                    group=arc.group,
+                    price=_request_usd(self.reach, arc, floor_energy=False),
+                    spare_price=_spare_usd(self.reach, arc),
+                )
+                found.setdefault(arc.class_id, []).append(option)
+                if arc.group.group_id not in self.room.groups:
+                    self.room.place(arc.group, 0)
+        return {c: sorted(o, key=lambda o: (o.price, o.group)) for c, o in found.items()}
+
+    def _budgets(self) -> dict[str, float]:
+        now = possible_draw_w(
+            self.reach,
+            [
+                PlannedGroup(group=r.group, replicas=r.replicas)
+                for r in self.problem.running
+                if r.group.group_id in self.running
+            ],
+        )
+        return {
+            s.site_id: max(
+                at_period(s.power_budget_w, self.problem.period), now.get(s.site_id, 0.0)
+            )
+            for s in self.problem.fleet.sites
+        }
+
+    def start(self) -> None:
+        """Meet the replica floors, cheapest group of the variant first."""
+        known = sorted({a.group for a in self.arcs} | {r.group for r in self.problem.running})
+        for bound in sorted(
+            self.problem.plan_policy.replica_bounds, key=lambda b: (b.site_id, b.variant_id)
+        ):
+            groups = [
+                g
+                for g in known
+                if (g.site_id, g.variant_id) == (bound.site_id, bound.variant_id)
+                and g.site_id not in self.reach.lost
+                and self.reach.point(g) is not None
+            ]
+            groups.sort(key=lambda g: (replica_price_usd_per_h(self.reach, g), g))
+            for group in groups:
+                while self._of_variant(group) < bound.fewest and self.can_add(group):
+                    self.room.place(group, 1)
+
+    def by_priority(self) -> list[str]:
+        """Classes with demand and an arc: shed last first, protected before others."""
+        classes = [self.reach.classes[c] for c in self.options]
+        classes.sort(key=lambda c: (c.priority, not c.protected, c.class_id))
+        return [c.class_id for c in classes]
+
+    def serve(self, class_id: str) -> None:
+        """Route as much of a class as fits, cheapest first, and keep it spread.
+
+        Spare room of replicas that are already planned is filled before any is added.
+        """
+        worth = shed_price_usd_per_h(self.reach, class_id) / (self.reach.rates[class_id] * _S_PER_H)
+        must = self.problem.plan_policy.max_shed_basis_points is not None
+        options = self.options[class_id]
+        for option in sorted(options, key=lambda o: (o.spare_price, o.group)):
+            if option.spare_price < worth or must:
+                self._fill(class_id, option.group)
+        for option in options:
+            if option.price < worth or must:
+                self._fill_and_add(class_id, option.group)
+        self.room.even_out(class_id)
+
+    def _wanted(self, class_id: str, group: ReplicaGroup) -> int:
+        """What is left of a class, within what one of its sites may take."""
+        per_site = WHOLE_BP // self.reach.classes[class_id].spread_sites
+        return min(
+            WHOLE_BP - self.room.served(class_id),
+            per_site - self.room.at_site(class_id, group.site_id),
+        )
+
+    def _fill(self, class_id: str, group: ReplicaGroup) -> bool:
+        """Route what fits on the group's replicas; whether that was all that was wanted."""
+        wanted = self._wanted(class_id, group)
+        amount = min(wanted, self.room.fits(class_id, group.group_id))
+        self.room.put(class_id, group.group_id, amount)
+        return amount == wanted
+
+    def _fill_and_add(self, class_id: str, group: ReplicaGroup) -> None:
+        while not self._fill(class_id, group) and self.can_add(group):
+            self.room.place(group, 1)
+            if self.room.fits(class_id, group.group_id) == 0:
+                self.room.place(group, -1)
+                return
+
+    def can_add(self, group: ReplicaGroup) -> bool:
+        """Whether one more replica breaks no limit."""
+        site, pool, point = (
+            self.problem.fleet.site(group.site_id),
+            self.reach.pool(group),
+            self.reach.point(group),
+        )
+        assert pool is not None and point is not None
+        now = self.room.replicas.get(group.group_id, 0)
+        used = sum(
+            n * self.room.groups[g].accelerators_per_replica
+            for g, n in self.room.replicas.items()
+            if (self.room.groups[g].site_id, self.room.groups[g].pool_id)
+            == (group.site_id, group.pool_id)
+        )
+        possible_w = possible_draw_w(self.reach, self.room.planned()).get(site.site_id, 0.0)
+        room_w = self._limits_w[site.site_id] - possible_w
+        moving = 1 if now >= self.running.get(group.group_id, 0) else -1
+        return (
+            used + group.accelerators_per_replica <= pool.count
+            and point.full_w * site.pue <= room_w + _ROUNDING
+            and point.idle_w * site.pue <= self.room.spare_w(site.site_id) + _ROUNDING
+            and self._moves() + moving <= self.move_limit
+            and self._of_variant(group) < self._most(group)
+            and not (site.cordoned and moving > 0)
+        )
+
+    def _of_variant(self, group: ReplicaGroup) -> int:
+        return sum(
+            n
+            for g, n in self.room.replicas.items()
+            if (self.room.groups[g].site_id, self.room.groups[g].variant_id)
+            == (group.site_id, group.variant_id)
+        )
+
+    def _bounds(self, group: ReplicaGroup) -> tuple[int, float]:
+        fewest, most = 0, float("inf")
+        for bound in self.problem.plan_policy.replica_bounds:
+            if (bound.site_id, bound.variant_id) == (group.site_id, group.variant_id):
+                fewest = max(fewest, bound.fewest)
+                most = most if bound.most is None else min(most, bound.most)
+        return fewest, most
+
+    def _most(self, group: ReplicaGroup) -> float:
+        return self._bounds(group)[1]
+
+    def _moves(self) -> int:
+        """Replicas started plus stopped so far, against what runs."""
+        if self.move_limit == float("inf"):
+            return 0
+        ids = sorted({*self.room.replicas, *self.running})
+        return sum(abs(self.room.replicas.get(g, 0) - self.running.get(g, 0)) for g in ids)
+
+    def can_drop(self, group: ReplicaGroup) -> bool:
+        """Whether one replica less breaks no floor and no move limit."""
+        now = self.room.replicas[group.group_id]
+        moving = 1 if now <= self.running.get(group.group_id, 0) else -1
+        return (
+            now > 0
+            and self._moves() + moving <= self.move_limit
+            and self._of_variant(group) > self._bounds(group)[0]
+        )
+
+    def close_what_does_not_pay(self) -> None:
+        """Drop idle replicas; then close each group, then each site, if that makes it cheaper."""
+        for group in sorted(self.room.groups.values()):
+            self._drop_idle(group)
+        if self.problem.plan_policy.max_shed_basis_points is not None:
+            return
+        for group in sorted(self.room.groups.values()):
+            self._close((group,))
+        for site in sorted(self.problem.fleet.sites, key=lambda s: s.site_id):
+            if site.fixed_price_usd_per_h > 0:
+                here = [g for g in self.room.groups.values() if g.site_id == site.site_id]
+                self._close(tuple(sorted(here)))
+
+    def _drop_idle(self, group: ReplicaGroup) -> None:
+        ceiling = self.problem.plan_policy.utilisation_ceiling
+        busy = self.room.busy(group.group_id)
+        for _ in range(self.room.replicas[group.group_id]):
+            fewer = self.room.replicas[group.group_id] - 1
+            if busy > fewer * ceiling + _ROUNDING or not self.can_drop(group):
+                return
+            self.room.place(group, -1)
+
+    def _close(self, groups: tuple[ReplicaGroup, ...]) -> None:
+        """Stop groups and shed what they served, unless that costs more or breaks a limit."""
+        before = self._cost()
+        undo_shares: list[tuple[str, str, int]] = []
+        undo_replicas: list[tuple[ReplicaGroup, int]] = []
+        for group in groups:
+            for class_id in sorted(self.room.shares):
+                held = self.room.shares[class_id].get(group.group_id, 0)
+                undo_shares.append((class_id, group.group_id, held))
+                self.room.put(class_id, group.group_id, -held)
+            stopped = 0
+            while self.can_drop(group):
+                self.room.place(group, -1)
+                stopped += 1
+            undo_replicas.append((group, stopped))
+        hurt = {c for c, _, held in undo_shares if held}
+        if self._cost() < before and all(self._is_spread(c) for c in hurt):
+            return
+        for group, stopped in undo_replicas:
+            self.room.place(group, stopped)
+        for class_id, group_id, held in undo_shares:
+            self.room.put(class_id, group_id, held)
+
+    def _is_spread(self, class_id: str) -> bool:
+        wanted, served = (
+            self.reach.classes[class_id].spread_sites,
+            self.room.served(class_id),
+        )
+        sites = {self.room.groups[g].site_id for g in self.room.shares[class_id]}
+        return all(self.room.at_site(class_id, s) * wanted <= served for s in sites)
+
+    def _cost(self) -> float:
+        groups, shares = self.room.planned(), self.room.traffic()
+        return cost_of(
+            self.reach,
+            groups=groups,
+            shares=shares,
+            shed=self.room.shed(self._with_demand()),
+            supplies=supplies_of(self.reach, groups, shares),
+        ).total_usd_per_h
+
+    def _with_demand(self) -> list[str]:
+        return sorted(c for c, rate in self.reach.rates.items() if rate > 0)
+
+    def finish(self) -> Plan:
+        """The plan as it stands, priced and with its bound."""
+        return priced_plan(
+            self.reach,
+            groups=self.room.planned(),
+            shares=self.room.traffic(),
+            shed=self.room.shed(self._with_demand()),
+            bound_usd_per_h=lone_bound_usd_per_h(self.problem, self.arcs),
+            method="greedy",
+        )

@@ -1,0 +1,1 @@
+"""The formulation: the only place that knows Pyomo and HiGHS."""

@@ -1,0 +1,326 @@
+"""The rows of the formulation: one function per family, named as in messages and golden files.
+
+Each docstring opens with its inequality. Power is in kW, rates in requests/s, work in
+replica-seconds per second (busy replicas). Latency, residency, transit, memory and the quality
+floor are not rows: they decide which arcs exist (`optimizer.arcs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyomo.environ as pyo
+
+from optimizer.milp.model import Formulation, kw
+from optimizer.policy import GroupBound
+from sites.fleet import at_period
+from sites.units import WHOLE_BP
+
+
+def demand_balance(f: Formulation) -> None:
+    """``sum_r x[d,r] + shed[d] == rate[d]``: each class is served or shed, nothing vanishes."""
+
+    def row(class_id: str) -> Any:
+        terms = [(1.0, f.model.x[key]) for key in f.inputs.arcs_of_class[class_id]]
+        terms.append((1.0, f.model.shed[class_id]))
+        return f.sum_of(terms) == f.inputs.rates[class_id]
+
+    f.rows("demand_balance", f.inputs.classes, row)
+
+
+def throughput(f: Formulation) -> None:
+    """``sum_d replica_seconds[d,r] * x[d,r] <= ceiling * n[r]``: no replica above the ceiling."""
+    ceiling = f.inputs.problem.plan_policy.utilisation_ceiling
+
+    def row(group_id: str) -> Any:
+        terms = [
+            (f.inputs.arcs[key].replica_seconds, f.model.x[key])
+            for key in f.inputs.arcs_of_group[group_id]
+        ]
+        return f.sum_of([*terms, (-ceiling, f.model.n[group_id])]) <= 0
+
+    f.rows("throughput", f.inputs.arcs_of_group, row)
+
+
+def pool_accelerators(f: Formulation) -> None:
+    """``sum_r accelerators[r] * n[r] <= count[pool]``."""
+    members: dict[str, list[str]] = {}
+    counts: dict[str, int] = {}
+    for group_id, facts in f.inputs.groups.items():
+        pool_id = f"{facts.option.site.site_id}/{facts.option.pool.pool_id}"
+        members.setdefault(pool_id, []).append(group_id)
+        counts[pool_id] = facts.option.pool.count
+
+    def row(pool_id: str) -> Any:
+        used = f.sum_of(
+            (
+                float(f.inputs.groups[g].option.group.accelerators_per_replica),
+                f.model.n[g],
+            )
+            for g in members[pool_id]
+        )
+        return used <= f.room("pool_accelerators", pool_id, limit=counts[pool_id])
+
+    f.rows("pool_accelerators", sorted(members), row)
+
+
+def site_power(f: Formulation) -> None:
+    """``pue * sum_r (idle[r] * n[r] + (full[r] - idle[r]) * busy[r]) == sum_k e[k]``.
+
+    busy[r] is the left side of `throughput`. An equation, not an inequality: a supply priced below
+    nothing must not be credited for power nobody draws.
+    """
+
+    def row(site_id: str) -> Any:
+        terms = []
+        for group_id in f.inputs.groups_of_site[site_id]:
+            facts = f.inputs.groups[group_id]
+            terms.append((facts.idle_kw, f.model.n[group_id]))
+            terms += [
+                (facts.busy_kw * f.inputs.arcs[key].replica_seconds, f.model.x[key])
+                for key in f.inputs.arcs_of_group.get(group_id, ())
+            ]
+        supplies = f.inputs.sites[site_id].supplies
+        terms += [(-1.0, f.model.e[site_id, k.supply_id]) for k in supplies]
+        return f.sum_of(terms) == 0
+
+    f.rows("site_power", f.inputs.sites, row)
+
+
+def power_budget(f: Formulation) -> None:
+    """``pue * sum_r full[r] * n[r] <= budget[site]``: the hard budget is on the possible draw."""
+
+    def row(site_id: str) -> Any:
+        site = f.inputs.sites[site_id]
+        budget_kw = kw(at_period(site.power_budget_w, f.inputs.problem.period))
+        draw = f.sum_of(
+            (f.inputs.groups[g].possible_kw, f.model.n[g]) for g in f.inputs.groups_of_site[site_id]
+        )
+        return draw <= f.room("power_budget", site_id, limit=budget_kw)
+
+    f.rows("power_budget", f.inputs.sites, row)
+
+
+def supply_limit(f: Formulation) -> None:
+    """``e[k] <= limit[k]``."""
+    limits = {
+        f"{site_id}/{k.supply_id}": (site_id, k)
+        for site_id, site in f.inputs.sites.items()
+        for k in site.supplies
+    }
+
+    def row(subject: str) -> Any:
+        site_id, supply = limits[subject]
+        limit_kw = kw(at_period(supply.limit_w, f.inputs.problem.period))
+        taken = f.sum_of([(1.0, f.model.e[site_id, supply.supply_id])])
+        return taken <= f.room("supply_limit", subject, limit=limit_kw)
+
+    f.rows("supply_limit", limits, row)
+
+
+def link_bandwidth(f: Formulation) -> None:
+    """``sum over arcs crossing the link of 8 * bytes[d] * x[d,r] <= bandwidth[link]``, in Mbit/s.
+
+    Request and answer are counted together against one direction's bandwidth, which is on the
+    safe side. Only links that some arc crosses have a row.
+    """
+    crossing: dict[str, list[tuple[float, Any]]] = {}
+    for key in f.inputs.arcs:
+        megabits = f.inputs.classes[key[0]].bytes_per_request * 8 / 1e6
+        if megabits > 0:
+            for link_id in f.inputs.link_ids(key):
+                crossing.setdefault(link_id, []).append((megabits, f.model.x[key]))
+    limits = {k.link_id: k.bandwidth_bps / 1e6 for k in f.inputs.problem.fleet.links}
+
+    def row(link_id: str) -> Any:
+        carried = f.sum_of(crossing[link_id])
+        return carried <= f.room("link_bandwidth", link_id, limit=limits[link_id])
+
+    f.rows("link_bandwidth", sorted(crossing), row)
+
+
+def replica_change(f: Formulation) -> None:
+    """``n[r] - running[r] == up[r] - down[r]``: couples a plan to what runs now."""
+
+    def row(group_id: str) -> Any:
+        terms = [
+            (1.0, f.model.n[group_id]),
+            (-1.0, f.model.up[group_id]),
+            (1.0, f.model.down[group_id]),
+        ]
+        return f.sum_of(terms) == f.inputs.groups[group_id].running
+
+    f.rows("replica_change", f.inputs.groups, row)
+
+
+def _bounds(f: Formulation, *, wanted: Callable[[GroupBound], bool]) -> dict[str, GroupBound]:
+    lost = f.inputs.problem.lost_sites
+    return {
+        f"{b.site_id}/{b.variant_id}": b
+        for b in sorted(
+            f.inputs.problem.plan_policy.replica_bounds, key=lambda b: (b.site_id, b.variant_id)
+        )
+        if b.site_id not in lost and wanted(b)
+    }
+
+
+def replica_floor(f: Formulation) -> None:
+    """``sum_r n[r] >= fewest`` over a site's groups of one variant. A lost site owes nothing."""
+    bounds = _bounds(f, wanted=lambda b: b.fewest > 0)
+
+    def row(subject: str) -> Any:
+        placed = f.sum_of((-1.0, f.model.n[g]) for g in f.inputs.groups_within(bounds[subject]))
+        return placed <= f.room("replica_floor", subject, limit=-bounds[subject].fewest)
+
+    f.rows("replica_floor", bounds, row)
+
+
+def replica_cap(f: Formulation) -> None:
+    """``sum_r n[r] <= most`` over a site's groups of one variant."""
+    bounds = _bounds(f, wanted=lambda b: b.most is not None)
+
+    def row(subject: str) -> Any:
+        placed = f.sum_of((1.0, f.model.n[g]) for g in f.inputs.groups_within(bounds[subject]))
+        return placed <= f.room("replica_cap", subject, limit=bounds[subject].most or 0)
+
+    f.rows("replica_cap", bounds, row)
+
+
+def spread(f: Formulation) -> None:
+    """``k * sum_{r at s} x[d,r] + shed[d] <= rate[d]``: no site serves over 1/k of what is served.
+
+    Whatever is served of a class is then served by at least k sites, without a binary per (class,
+    site). It asks for more than k sites with any share, on purpose: a second site that takes one
+    request in ten thousand is no spread.
+    """
+    subjects = {
+        f"{class_id}@{site_id}": (class_id, site_id)
+        for class_id, one in f.inputs.classes.items()
+        if one.spread_sites > 1
+        for site_id in f.inputs.serving_sites(class_id)
+    }
+
+    def row(subject: str) -> Any:
+        class_id, site_id = subjects[subject]
+        here = [
+            (float(f.inputs.classes[class_id].spread_sites), f.model.x[key])
+            for key in f.inputs.arcs_of_class[class_id]
+            if f.inputs.arcs[key].group.site_id == site_id
+        ]
+        served = f.sum_of([*here, (1.0, f.model.shed[class_id])])
+        return served <= f.room("spread", subject, limit=f.inputs.rates[class_id])
+
+    f.rows("spread", subjects, row)
+
+
+def move_limit(f: Formulation) -> None:
+    """``sum_r (up[r] + down[r]) <= move_limit_replicas``: how much one plan may change."""
+    limit = f.inputs.problem.plan_policy.move_limit_replicas
+    subjects = [] if limit is None else ["fleet"]
+
+    def row(subject: str) -> Any:
+        moves = [(1.0, f.model.up[g]) for g in f.inputs.groups]
+        moves += [(1.0, f.model.down[g]) for g in f.inputs.groups]
+        return f.sum_of(moves) <= f.room("move_limit", subject, limit=limit or 0)
+
+    f.rows("move_limit", subjects, row)
+
+
+def shed_cap(f: Formulation) -> None:
+    """``shed[d] <= max_shed * rate[d]``, where the policy caps shedding."""
+    cap_bp = f.inputs.problem.plan_policy.max_shed_basis_points
+    subjects = [] if cap_bp is None else list(f.inputs.classes)
+
+    def row(class_id: str) -> Any:
+        limit = (cap_bp or 0) / WHOLE_BP * f.inputs.rates[class_id]
+        shed = f.sum_of([(1.0, f.model.shed[class_id])])
+        return shed <= f.room("shed_cap", class_id, limit=limit)
+
+    f.rows("shed_cap", subjects, row)
+
+
+def site_open(f: Formulation) -> None:
+    """``n[r] <= most[r] * open[s]`` and ``sum_{r at s} x[d,r] <= rate[d] * open[s]``.
+
+    Only at sites with a fixed price. The second, one row per class and site, is implied by the
+    first and `throughput` for whole replicas; it is what makes the linear relaxation tight.
+    """
+    rows: dict[str, tuple[list[Any], float, str]] = {}
+    for site_id in f.model.open:
+        for group_id in f.inputs.groups_of_site[site_id]:
+            most = float(f.inputs.groups[group_id].most)
+            rows[group_id] = ([f.model.n[group_id]], most, site_id)
+    for key, arc in f.inputs.arcs.items():
+        site_id = arc.group.site_id
+        if site_id in f.model.open:
+            subject = f"{key[0]}@{site_id}"
+            rows.setdefault(subject, ([], f.inputs.rates[key[0]], site_id))[0].append(
+                f.model.x[key]
+            )
+
+    def row(subject: str) -> Any:
+        variables, most, site_id = rows[subject]
+        terms = [(1.0, v) for v in variables]
+        return f.sum_of([*terms, (-most, f.model.open[site_id])]) <= 0
+
+    f.rows("site_open", rows, row)
+
+
+def surrogate(f: Formulation) -> None:
+    """``sum_r best[r] * ceiling * n[r] + sum_d tokens[d] * shed[d] >= sum_d tokens[d] * rate[d]``.
+
+    Per (service, residency policy): the output tokens/s that all replicas could give the
+    classes of that pair, best[r] being the largest tokens[d] / replica_seconds[d,r]. Implied by
+    `throughput` and `demand_balance`; it hands the solver the whole-replica knapsack to cut and
+    branch on.
+    """
+    ceiling = f.inputs.problem.plan_policy.utilisation_ceiling
+    members: dict[str, list[str]] = {}
+    for class_id, one in f.inputs.classes.items():
+        if f.inputs.arcs_of_class[class_id]:
+            subject = f"{one.service_id}|{one.residency_policy_id}"
+            members.setdefault(subject, []).append(class_id)
+
+    def row(subject: str) -> Any:
+        best: dict[str, float] = {}
+        needed, terms = 0.0, []
+        for class_id in members[subject]:
+            tokens = f.inputs.classes[class_id].output_tokens
+            needed += tokens * f.inputs.rates[class_id]
+            terms.append((tokens, f.model.shed[class_id]))
+            for key in f.inputs.arcs_of_class[class_id]:
+                rate = tokens / f.inputs.arcs[key].replica_seconds
+                best[key[1]] = max(best.get(key[1], 0.0), rate)
+        terms += [(best[g] * ceiling, f.model.n[g]) for g in sorted(best)]
+        return f.sum_of(terms) >= needed
+
+    f.rows("surrogate", sorted(members), row)
+
+
+FAMILIES: tuple[Callable[[Formulation], None], ...] = (
+    demand_balance,
+    throughput,
+    pool_accelerators,
+    site_power,
+    power_budget,
+    supply_limit,
+    link_bandwidth,
+    replica_change,
+    replica_floor,
+    replica_cap,
+    spread,
+    move_limit,
+    shed_cap,
+    site_open,
+    surrogate,
+)
+"""Every row family, in the order the model declares them."""
+
+
+def add_rows(f: Formulation) -> None:
+    """Declare all rows of all families."""
+    for family in FAMILIES:
+        family(f)
+    assert all(hasattr(f.model, family.__name__) for family in FAMILIES)
+    assert isinstance(f.model, pyo.ConcreteModel)

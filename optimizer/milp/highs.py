@@ -1,0 +1,208 @@
+"""Hands a Pyomo model to HiGHS and brings back a point, its bound and why the search stopped.
+
+Decides the solver's settings, nothing about placement. Repeatable: one thread, a fixed seed, a
+budget in nodes and gap; the time limit is only an outer abort. A fresh `Highs` per run, because its
+time limit adds up over runs of one object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import highspy
+import numpy as np
+import pyomo.environ as pyo
+from pyomo.repn.linear import LinearRepnVisitor
+from pyomo.repn.util import VarRecorder
+
+from optimizer.milp.model import Formulation
+from sites.errors import FatalError
+
+_INT32_MAX = 2_147_483_647
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Budget:
+    """How far to search: relative gap, nodes, seconds (outer abort), seed; presolve on or off."""
+
+    gap: float
+    nodes: int
+    time_s: float
+    seed: int = 0
+    presolve: bool = True
+
+
+class PointStatus(StrEnum):
+    """PROVEN: gap within the budget. STOPPED: a point, budget spent. NONE: spent before any."""
+
+    PROVEN = "proven"
+    STOPPED = "stopped"
+    NONE = "none"
+    INFEASIBLE = "infeasible"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """What HiGHS answered. `values[variable][index]`, e.g. ``values["n"]["a/p/v/x1"]``.
+
+    `cost` and `bound` in the objective's unit; `hit_limit` names the budget that ended the search.
+    """
+
+    status: PointStatus
+    values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
+    cost: float = float("inf")
+    bound: float = float("-inf")
+    nodes: int = 0
+    hit_limit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Compiled:
+    """A model as HiGHS takes it, and the Pyomo variable of each column."""
+
+    lp: Any
+    columns: tuple[Any, ...]
+
+
+def compile_model(formulation: Formulation) -> Compiled:
+    """Translate rows and objective into one sparse row-wise matrix.
+
+    Pyomo's own `LinearStandardFormCompiler` does the same and needs scipy for two arrays; its
+    walker is used directly instead.
+    """
+    model = formulation.model
+    columns = tuple(model.component_data_objects(pyo.Var, descend_into=True))
+    column_of = {id(variable): at for at, variable in enumerate(columns)}
+    visitor = LinearRepnVisitor({}, var_recorder=VarRecorder({}, None))
+    lp = highspy.HighsLp()
+    _set_columns(lp, columns)
+    objective = next(model.component_data_objects(pyo.Objective, active=True))
+    cost = visitor.walk_expression(objective.expr)
+    assert cost.nonlinear is None
+    prices = np.zeros(len(columns))
+    for variable_id, coefficient in cost.linear.items():
+        prices[column_of[variable_id]] = coefficient
+    lp.col_cost_ = prices
+    lp.offset_ = float(cost.constant)
+    starts, index, value = [0], [], []
+    lower, upper = [], []
+    for row in model.component_data_objects(pyo.Constraint, active=True, descend_into=True):
+        low, body, high = row.to_bounded_expression(evaluate_bounds=True)
+        terms = visitor.walk_expression(body)
+        assert terms.nonlinear is None, row.name
+        pairs = sorted((column_of[v], c) for v, c in terms.linear.items())
+        index += [at for at, _ in pairs]
+        value += [c for _, c in pairs]
+        starts.append(len(index))
+        lower.append(-highspy.kHighsInf if low is None else low - terms.constant)
+        upper.append(highspy.kHighsInf if high is None else high - terms.constant)
+    lp.num_row_ = len(lower)
+    lp.row_lower_, lp.row_upper_ = np.array(lower), np.array(upper)
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = np.array(starts, dtype=np.int32)
+    lp.a_matrix_.index_ = np.array(index, dtype=np.int32)
+    lp.a_matrix_.value_ = np.array(value, dtype=np.float64)
+    return Compiled(lp=lp, columns=columns)
+
+
+def _set_columns(lp: Any, columns: tuple[Any, ...]) -> None:
+    lp.num_col_ = len(columns)
+    lp.col_lower_ = np.array([-highspy.kHighsInf if v.lb is None else v.lb for v in columns])
+    lp.col_upper_ = np.array([highspy.kHighsInf if v.ub is None else v.ub for v in columns])
+    kinds = (highspy.HighsVarType.kContinuous, highspy.HighsVarType.kInteger)
+    lp.integrality_ = [kinds[v.is_integer()] for v in columns]
+
+
+def run(compiled: Compiled, budget: Budget, *, start: Mapping[str, int] | None = None) -> Point:
+    """Solve once. `start` (replicas by group id) is a first guess the solver completes itself.
+
+    Raises FatalError where HiGHS reports an error rather than an answer.
+    """
+    highs = highspy.Highs()
+    _set_options(highs, budget)
+    _must(highs.passModel(compiled.lp), "take the model")
+    if start is not None:
+        _warm(highs, compiled, start)
+    _must(highs.run(), "run")
+    return _answer(highs, compiled)
+
+
+def _set_options(highs: Any, budget: Budget) -> None:
+    options: dict[str, Any] = {
+        "output_flag": False,
+        "threads": 1,
+        "random_seed": budget.seed % _INT32_MAX,
+        "mip_rel_gap": budget.gap,
+        "mip_abs_gap": 1e-9,
+        "mip_max_nodes": min(budget.nodes, _INT32_MAX),
+        "time_limit": budget.time_s,
+        "presolve": "choose" if budget.presolve else "off",
+        "mip_feasibility_tolerance": 1e-7,
+        "primal_feasibility_tolerance": 1e-8,
+    }
+    for name, value in options.items():
+        _must(highs.setOptionValue(name, value), f"set {name}")
+
+
+def _warm(highs: Any, compiled: Compiled, start: Mapping[str, int]) -> None:
+    index, value = [], []
+    for at, variable in enumerate(compiled.columns):
+        if variable.parent_component().local_name == "n":
+            index.append(at)
+            value.append(float(min(start.get(variable.index(), 0), variable.ub)))
+    if index:
+        _must(
+            highs.setSolution(len(index), np.array(index, dtype=np.int32), np.array(value)),
+            "take the first guess",
+        )
+
+
+def _must(status: Any, action: str) -> None:
+    if status == highspy.HighsStatus.kError:
+        raise FatalError(f"HiGHS could not {action}; report the problem file that causes it")
+
+
+_LIMITS = {
+    highspy.HighsModelStatus.kTimeLimit: "time_limit_s",
+    highspy.HighsModelStatus.kSolutionLimit: "node_limit",
+    highspy.HighsModelStatus.kIterationLimit: "iteration_limit",
+    highspy.HighsModelStatus.kInterrupt: "interrupt",
+}
+_PROVEN = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty)
+_INFEASIBLE = (
+    highspy.HighsModelStatus.kInfeasible,
+    # every variable is bounded, so a model that is "unbounded or infeasible" is infeasible
+    highspy.HighsModelStatus.kUnboundedOrInfeasible,
+)
+
+
+def _answer(highs: Any, compiled: Compiled) -> Point:
+    status, info = highs.getModelStatus(), highs.getInfo()
+    nodes = max(0, int(info.mip_node_count))
+    if status in _INFEASIBLE:
+        return Point(status=PointStatus.INFEASIBLE, nodes=nodes)
+    if status not in _PROVEN and status not in _LIMITS:
+        raise FatalError(f"HiGHS stopped with {highs.modelStatusToString(status)!r}")
+    is_mip = highspy.HighsVarType.kInteger in compiled.lp.integrality_
+    proven = status in _PROVEN
+    cost = float(info.objective_function_value)
+    bound = float(info.mip_dual_bound) if is_mip else cost if proven else float("-inf")
+    if info.primal_solution_status != highspy.SolutionStatus.kSolutionStatusFeasible:
+        return Point(
+            status=PointStatus.NONE, bound=bound, nodes=nodes, hit_limit=_LIMITS.get(status, "")
+        )
+    values: dict[str, dict[Any, float]] = {}
+    for variable, value in zip(compiled.columns, highs.getSolution().col_value, strict=True):
+        name = variable.parent_component().local_name
+        values.setdefault(name, {})[variable.index()] = float(value)
+    return Point(
+        status=PointStatus.PROVEN if proven else PointStatus.STOPPED,
+        values=values,
+        cost=cost,
+        bound=bound,
+        nodes=nodes,
+        hit_limit=_LIMITS.get(status, ""),
+    )

@@ -1,0 +1,194 @@
+"""Whether every prefix of a change, in every order its sites may reach it, is safe.
+
+Judges phases against the observed start, independently of how they were made: while a wave is
+under way each of its steps may or may not have happened at each site. Safe means: no site can draw
+more than its power budget or use more accelerators than it has, and no ingress can send a key to a
+site that does not answer it or to a group without a ready replica. What was broken before the
+change is not held against it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.phases import Phase
+from sites.assignment import GroupTarget, Route, RouteKey, SiteAssignment
+from sites.errors import Violation
+from sites.fit import POWER_TOLERANCE_W, possible_draw_w
+from sites.steps import Step, StepKind
+
+Place = tuple[str, RouteKey]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SiteStart:
+    """What one site starts from: routes in force (None: unknown) and replicas per group id."""
+
+    site_id: str
+    in_force: SiteAssignment | None
+    ready: Mapping[str, int]
+    alive: Mapping[str, int]
+
+
+@dataclass(kw_only=True, slots=True)
+class _World:
+    """All states that may hold at one moment of the change.
+
+    `routes[site]` lists the assignments whose routes may be in force there. `ready` is the fewest
+    ready and `alive` the most living replicas of a group.
+    """
+
+    routes: dict[str, tuple[SiteAssignment, ...]]
+    ready: dict[str, int]
+    alive: dict[str, int]
+    targets: dict[str, GroupTarget] = field(default_factory=dict)
+    excused: frozenset[Place] = frozenset()
+
+
+def check_prefixes(
+    phases: Iterable[Phase], *, starts: Iterable[SiteStart]
+) -> tuple[Violation, ...]:
+    """Every unsafe prefix as a violation (``prefix_power``, ``prefix_accelerators``,
+    ``prefix_absent_route``), each once; empty if all are safe.
+
+    `starts` holds every site that serves, also those that take no part in the change.
+    """
+    world = _open(tuple(starts))
+    world.excused = _broken(world)
+    found: dict[tuple[str, str], Violation] = {}
+    for phase in phases:
+        for assignment in phase.assignments:
+            world.targets |= {t.group.group_id: t for t in assignment.groups}
+        for wave in phase.waves:
+            _begin(world, phase, wave)
+            for violation in (*_hardware(world, phase, wave), *_routes(world, phase)):
+                found.setdefault((violation.code, violation.subject), violation)
+            _finish(world, phase, wave)
+    return tuple(found.values())
+
+
+def _open(starts: tuple[SiteStart, ...]) -> _World:
+    world = _World(routes={}, ready={}, alive={})
+    for start in starts:
+        world.routes[start.site_id] = () if start.in_force is None else (start.in_force,)
+        world.ready |= start.ready
+        world.alive |= start.alive
+        if start.in_force is not None:
+            world.targets |= {t.group.group_id: t for t in start.in_force.groups}
+    return world
+
+
+def _begin(world: _World, phase: Phase, wave: tuple[Step, ...]) -> None:
+    """Widen the world by what the wave's steps may already have done."""
+    for step in wave:
+        if step.kind is StepKind.START_REPLICAS:
+            alive = world.alive.get(step.group_id, 0)
+            world.alive[step.group_id] = max(alive, step.replicas)
+        elif step.kind is StepKind.SET_ROUTES:
+            assignment = phase.assignment(step.site_id)
+            assert assignment is not None, "a step's site takes part in its phase"
+            world.routes[step.site_id] = (*world.routes.get(step.site_id, ()), assignment)
+        else:
+            ready = world.ready.get(step.group_id, 0)
+            world.ready[step.group_id] = min(ready, step.replicas)
+
+
+def _finish(world: _World, phase: Phase, wave: tuple[Step, ...]) -> None:
+    """Narrow the world to what holds once every step of the wave is done."""
+    for step in wave:
+        if step.kind is StepKind.START_REPLICAS:
+            ready = world.ready.get(step.group_id, 0)
+            world.ready[step.group_id] = max(ready, step.replicas)
+        elif step.kind is StepKind.SET_ROUTES:
+            assignment = phase.assignment(step.site_id)
+            world.routes[step.site_id] = () if assignment is None else (assignment,)
+        elif step.kind is StepKind.STOP_REPLICAS:
+            alive = world.alive.get(step.group_id, 0)
+            world.alive[step.group_id] = min(alive, step.replicas)
+
+
+def _hardware(world: _World, phase: Phase, wave: tuple[Step, ...]) -> Iterable[Violation]:
+    starting = {s.site_id for s in wave if s.kind is StepKind.START_REPLICAS}
+    for assignment in phase.assignments:
+        if assignment.site_id not in starting:
+            continue
+        held = [t for t in world.targets.values() if t.group.site_id == assignment.site_id]
+        alive = {t.group.group_id: world.alive.get(t.group.group_id, 0) for t in held}
+        bare = [_none_wanted(t) for t in held]
+        draw_w = possible_draw_w(bare, pue=assignment.pue, running=alive)
+        if draw_w > assignment.power_budget_w + POWER_TOLERANCE_W:
+            yield Violation(
+                code="prefix_power",
+                subject=f'site "{assignment.site_id}" in phase {phase.name}',
+                limit=assignment.power_budget_w,
+                actual=draw_w,
+                unit="W",
+                remedy="stop something there before more is started",
+            )
+        for pool in assignment.pools:
+            used = sum(
+                alive[t.group.group_id] * t.group.accelerators_per_replica
+                for t in held
+                if t.group.pool_id == pool.pool_id
+            )
+            if used > pool.count:
+                yield Violation(
+                    code="prefix_accelerators",
+                    subject=f'pool "{assignment.site_id}/{pool.pool_id}" in phase {phase.name}',
+                    limit=pool.count,
+                    actual=used,
+                    unit="accelerators",
+                    remedy="stop something there before more is started",
+                )
+
+
+def _none_wanted(target: GroupTarget) -> GroupTarget:
+    return GroupTarget(group=target.group, replicas=0, point=target.point, variant=target.variant)
+
+
+def _routes(world: _World, phase: Phase) -> Iterable[Violation]:
+    answering = _answering(world)
+    for site_id, place in _sent(world):
+        if place not in answering and place not in world.excused:
+            yield Violation(
+                code="prefix_absent_route",
+                subject=f'site "{site_id}": route "{place[1].route_id}" to "{place[0]}"',
+                limit="a ready replica that answers it",
+                actual=f"none for a moment in phase {phase.name}",
+                remedy="let every site of the change be connected, then apply again",
+            )
+
+
+def _answering(world: _World) -> frozenset[Place]:
+    """(site, key) that are answered whichever of the possible routes is in force."""
+    answering: set[Place] = set()
+    for site_id, possible in world.routes.items():
+        sure: set[RouteKey] | None = None
+        for assignment in possible:
+            keys = {r.key for r in assignment.routes if _has_ready(world, r)}
+            sure = keys if sure is None else sure & keys
+        answering |= {(site_id, key) for key in sure or ()}
+    return frozenset(answering)
+
+
+def _has_ready(world: _World, route: Route) -> bool:
+    return bool(route.groups) and all(
+        world.ready.get(g.group_id, 0) > 0 for g in route.groups if g.basis_points
+    )
+
+
+def _sent(world: _World) -> Iterable[tuple[str, Place]]:
+    """(ingress site, (serving site, key)) under any of the possible routes."""
+    for site_id in sorted(world.routes):
+        for assignment in world.routes[site_id]:
+            for route in assignment.routes:
+                for share in (*route.shares, *route.backups):
+                    if share.basis_points:
+                        yield site_id, (share.site_id, route.key)
+
+
+def _broken(world: _World) -> frozenset[Place]:
+    """What is sent into the void before the change begins: mended by it, not caused."""
+    answering = _answering(world)
+    return frozenset(place for _, place in _sent(world) if place not in answering)

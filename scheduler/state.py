@@ -1,0 +1,220 @@
+"""What the control loop knows between two events: per site, of the plan in force, of open wishes.
+
+Holds and looks up; decides nothing. All of it can be rebuilt from the ledger's newest plan and the
+agents' next hello. One owner (`scheduler.cycle`) changes it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+from optimizer.assign import Issue, assignments_of
+from optimizer.plan import Plan
+from optimizer.problem import Problem, RunningGroup
+from scheduler.entries import PlanAccepted
+from scheduler.receipt import Receipt
+from sites.assignment import ReplicaGroup, SiteAssignment
+from sites.hub_messages import ConnectionState
+from sites.telemetry import Hello, ReplicaObservation, ReplicaState, SiteObservation
+
+ISSUED_KEPT = 16
+"""Assignments remembered per site, so that a returning agent's rank can be recognised."""
+
+RECEIPTS_KEPT = 100
+
+HOLDS_HARDWARE = (ReplicaState.LOADING, ReplicaState.READY, ReplicaState.DRAINING)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CycleConfig:
+    """Times (ms) of the control loop.
+
+    A site whose agent is silent is lost at once when every peer gateway heard within
+    `peer_fresh_ms` calls it unhealthy, after `lost_after_ms` when no peer has an opinion; it counts
+    as back after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms`.
+    A difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
+    attempt of the loop itself repeated after `retry_after_ms`, `retry_limit` times in a row.
+    `solve_timeout_ms` bounds the wait for a solve. `auto_replan` off: the loop reroutes but leaves
+    full re-plans to operators.
+    """
+
+    lost_after_ms: int = 5_000
+    peer_fresh_ms: int = 1_500
+    back_after_ms: int = 1_000
+    verdict_timeout_ms: int = 10_000
+    reconcile_after_ms: int = 3_000
+    retry_after_ms: int = 5_000
+    retry_limit: int = 5
+    solve_timeout_ms: int = 330_000
+    assignment_ttl_ms: int = 24 * 3_600_000
+    start_timeout_ms: int = 120_000
+    routes_timeout_ms: int = 10_000
+    drain_timeout_ms: int = 60_000
+    stop_timeout_ms: int = 30_000
+    auto_replan: bool = True
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Keys:
+    """Keys every assignment carries: public API-key JWKS (text), pseudonym key (hex) per tenant."""
+
+    api_key_jwks: str = '{"keys":[]}'
+    pseudonym_keys: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(kw_only=True, slots=True)
+class SiteState:
+    """One site as the control loop sees it."""
+
+    site_id: str
+    connection: ConnectionState = ConnectionState.UNREACHABLE
+    connection_reason: str = "never heard of"
+    changed_at_ms: int = 0
+    heard_at_ms: int = 0
+    hello: Hello | None = None
+    observation: SiteObservation | None = None
+    rank: tuple[int, int] = (0, 0)
+    replicas: tuple[ReplicaObservation, ...] = ()
+    in_force: SiteAssignment | None = None
+    drift_since_ms: int = 0
+    issued: deque[SiteAssignment] = field(default_factory=lambda: deque(maxlen=ISSUED_KEPT))
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether changes can be sent there."""
+        return self.connection is ConnectionState.CONNECTED
+
+    def see_rank(self, rank: tuple[int, int]) -> None:
+        """Note the rank the agent says it has applied."""
+        self.rank = rank
+        for assignment in self.issued:
+            if assignment.rank == rank:
+                self.in_force = assignment
+                return
+        self.in_force = None
+
+    def counts(self, *states: ReplicaState) -> dict[str, int]:
+        """Replicas per group id in one of `states`."""
+        counted: dict[str, int] = {}
+        for one in self.replicas:
+            if one.state in states:
+                counted[one.group.group_id] = counted.get(one.group.group_id, 0) + 1
+        return counted
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Desired:
+    """The plan in force and each site's final assignment under it."""
+
+    accepted: PlanAccepted
+    assignments: Mapping[str, SiteAssignment]
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.accepted.plan
+
+    @property
+    def rank(self) -> tuple[int, int]:
+        """(epoch, version) of the final assignments."""
+        return (self.accepted.epoch, self.accepted.version)
+
+
+@dataclass(kw_only=True, slots=True)
+class CycleState:
+    """Everything the loop remembers."""
+
+    config: CycleConfig
+    keys: Keys
+    problem: Problem
+    epoch: int
+    version: int = 0
+    started_at_ms: int = 0
+    desired: Desired | None = None
+    history: deque[PlanAccepted] = field(default_factory=lambda: deque(maxlen=20))
+    sites: dict[str, SiteState] = field(default_factory=dict)
+    lost: dict[str, str] = field(default_factory=dict)
+    cordoned: dict[str, str] = field(default_factory=dict)
+    drained: set[str] = field(default_factory=set)
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+
+    def site(self, site_id: str) -> SiteState:
+        """The site's state, made on first mention (a fleet file may bring new sites)."""
+        return self.sites.setdefault(site_id, SiteState(site_id=site_id))
+
+    def site_ids(self) -> tuple[str, ...]:
+        """The fleet's sites, sorted."""
+        return tuple(sorted(s.site_id for s in self.problem.fleet.sites))
+
+    def reachable(self) -> tuple[str, ...]:
+        """Sites that take part in a change: connected and not lost."""
+        return tuple(s for s in self.site_ids() if self.site(s).is_connected and s not in self.lost)
+
+    def replicas(self, *states: ReplicaState) -> dict[str, int]:
+        """Observed replicas per group id in one of `states`, lost sites left out."""
+        counted: dict[str, int] = {}
+        for site_id in self.site_ids():
+            if site_id not in self.lost:
+                counted |= self.site(site_id).counts(*states)
+        return counted
+
+    def running_groups(self, *states: ReplicaState) -> tuple[RunningGroup, ...]:
+        """The same as facts, sorted; groups the problem cannot describe are left out."""
+        counts = self.replicas(*states)
+        groups: dict[str, ReplicaGroup] = {
+            r.group.group_id: r.group
+            for site_id in self.site_ids()
+            for r in self.site(site_id).replicas
+        }
+        known = {v.variant_id for v in self.problem.catalog.variants}
+        pools = {(s.site_id, p.pool_id) for s in self.problem.fleet.sites for p in s.pools}
+        return tuple(
+            RunningGroup(group=groups[group_id], replicas=counts[group_id])
+            for group_id in sorted(counts)
+            if groups[group_id].variant_id in known
+            and (groups[group_id].site_id, groups[group_id].pool_id) in pools
+        )
+
+    def problem_now(self, *, ready_only: bool = False) -> Problem:
+        """The newest question: what runs (or only what is ready), what may not be used."""
+        states = (ReplicaState.READY,) if ready_only else (ReplicaState.LOADING, ReplicaState.READY)
+        sites = tuple(
+            replace(s, cordoned=True) if s.site_id in self.cordoned else s
+            for s in self.problem.fleet.sites
+        )
+        known = set(self.site_ids())
+        return replace(
+            self.problem,
+            fleet=replace(self.problem.fleet, sites=sites),
+            running=self.running_groups(*states),
+            lost_sites=tuple(sorted((set(self.lost) | self.drained) & known)),
+        )
+
+    def cut(
+        self, problem: Problem, plan: Plan, *, version: int, now_ms: int, plan_digest: str = ""
+    ) -> dict[str, SiteAssignment]:
+        """Every site's assignment under `plan`, with this control plane's epoch and keys."""
+        issue = Issue(
+            epoch=self.epoch,
+            version=version,
+            now_ms=now_ms,
+            ttl_ms=self.config.assignment_ttl_ms,
+            api_key_jwks=self.keys.api_key_jwks,
+            pseudonym_keys=self.keys.pseudonym_keys,
+            plan_digest=plan_digest,
+        )
+        return assignments_of(problem, plan, issue)
+
+    def next_version(self) -> int:
+        """Take a version nobody has used."""
+        self.version += 1
+        return self.version
+
+    def keep_receipt(self, receipt: Receipt) -> None:
+        """Remember the newest form of a receipt; the oldest are forgotten."""
+        self.receipts.pop(receipt.receipt_id, None)
+        self.receipts[receipt.receipt_id] = receipt
+        while len(self.receipts) > RECEIPTS_KEPT:
+            del self.receipts[next(iter(self.receipts))]
