@@ -58,6 +58,7 @@ class Replica:
     restart_at_ms: int = 0
     stop_by_ms: int | None = None
     is_watched: bool = False
+    was_ready: bool = False
     detail: str = ""
 
     @property
@@ -84,6 +85,7 @@ def failed(replica: Replica, *, now_ms: int, detail: str) -> Replica:
         since_ms=now_ms,
         failures=failures,
         restart_at_ms=now_ms + wait_ms,
+        was_ready=False,
         detail=detail,
     )
 
@@ -94,7 +96,7 @@ def drain_order(replicas: Iterable[Replica]) -> list[Replica]:
 
 
 def stop_order(replicas: Iterable[Replica]) -> list[Replica]:
-    """Whom to stop first: what takes nothing any more, then what is not ready, then the youngest."""
+    """Whom to stop first: what takes nothing any more, what is not ready, then the youngest."""
     return sorted(replicas, key=lambda r: (r.life in TAKING, r.life is Life.READY, -r.number))
 
 

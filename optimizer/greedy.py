@@ -113,7 +113,6 @@ class _Builder:
         self.move_limit = float("inf") if limit is None else limit
         self.room = Room(self.reach, self._kept())
         self.options = self._options()
-        self._limits_w = self._budgets()
 
     def _kept(self) -> list[PlannedGroup]:
         """Under a move limit start from what runs; without one, from nothing."""
@@ -139,24 +138,11 @@ class _Builder:
                     self.room.place(arc.group, 0)
         return {c: sorted(o, key=lambda o: (o.price, o.group)) for c, o in found.items()}
 
-    def _budgets(self) -> dict[str, float]:
-        now = possible_draw_w(
-            self.reach,
-            [
-                PlannedGroup(group=r.group, replicas=r.replicas)
-                for r in self.problem.running
-                if r.group.group_id in self.running
-            ],
-        )
-        return {
-            s.site_id: max(
-                at_period(s.power_budget_w, self.problem.period), now.get(s.site_id, 0.0)
-            )
-            for s in self.problem.fleet.sites
-        }
-
     def start(self) -> None:
-        """Meet the replica floors, cheapest group of the variant first."""
+        """Stop what runs beyond a limit, then meet the floors, cheapest group first."""
+        for group in sorted(self.room.groups.values()):
+            while self._is_over(group) and self.can_drop(group):
+                self.room.place(group, -1)
         known = sorted({a.group for a in self.arcs} | {r.group for r in self.problem.running})
         for bound in sorted(
             self.problem.plan_policy.replica_bounds, key=lambda b: (b.site_id, b.variant_id)
@@ -217,6 +203,29 @@ class _Builder:
                 self.room.place(group, -1)
                 return
 
+    def _spare_budget_w(self, site_id: str) -> float:
+        possible_w = possible_draw_w(self.reach, self.room.planned()).get(site_id, 0.0)
+        site = self.problem.fleet.site(site_id)
+        return at_period(site.power_budget_w, self.problem.period) - possible_w
+
+    def _pool_used(self, group: ReplicaGroup) -> int:
+        return sum(
+            n * self.room.groups[g].accelerators_per_replica
+            for g, n in self.room.replicas.items()
+            if (self.room.groups[g].site_id, self.room.groups[g].pool_id)
+            == (group.site_id, group.pool_id)
+        )
+
+    def _is_over(self, group: ReplicaGroup) -> bool:
+        """Whether what is placed already breaks a limit of the group's site."""
+        pool = self.reach.pool(group)
+        assert pool is not None
+        return (
+            self._spare_budget_w(group.site_id) < -_ROUNDING
+            or self._pool_used(group) > pool.count
+            or self._of_variant(group) > self._bounds(group)[1]
+        )
+
     def can_add(self, group: ReplicaGroup) -> bool:
         """Whether one more replica breaks no limit."""
         site, pool, point = (
@@ -226,21 +235,13 @@ class _Builder:
         )
         assert pool is not None and point is not None
         now = self.room.replicas.get(group.group_id, 0)
-        used = sum(
-            n * self.room.groups[g].accelerators_per_replica
-            for g, n in self.room.replicas.items()
-            if (self.room.groups[g].site_id, self.room.groups[g].pool_id)
-            == (group.site_id, group.pool_id)
-        )
-        possible_w = possible_draw_w(self.reach, self.room.planned()).get(site.site_id, 0.0)
-        room_w = self._limits_w[site.site_id] - possible_w
         moving = 1 if now >= self.running.get(group.group_id, 0) else -1
         return (
-            used + group.accelerators_per_replica <= pool.count
-            and point.full_w * site.pue <= room_w + _ROUNDING
+            self._pool_used(group) + group.accelerators_per_replica <= pool.count
+            and point.full_w * site.pue <= self._spare_budget_w(site.site_id) + _ROUNDING
             and point.idle_w * site.pue <= self.room.spare_w(site.site_id) + _ROUNDING
             and self._moves() + moving <= self.move_limit
-            and self._of_variant(group) < self._most(group)
+            and self._of_variant(group) < self._bounds(group)[1]
             and not (site.cordoned and moving > 0)
         )
 
@@ -259,9 +260,6 @@ class _Builder:
                 fewest = max(fewest, bound.fewest)
                 most = most if bound.most is None else min(most, bound.most)
         return fewest, most
-
-    def _most(self, group: ReplicaGroup) -> float:
-        return self._bounds(group)[1]
 
     def _moves(self) -> int:
         """Replicas started plus stopped so far, against what runs."""

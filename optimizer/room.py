@@ -34,7 +34,11 @@ class _Appetite:
 
 
 class Room:
-    """A tally of replicas and shares, and of what they leave free."""
+    """A tally of replicas and shares, and of what they leave free.
+
+    Where the groups it starts with idle beyond a site's supplies, that draw is the limit there:
+    mend it, never worsen it.
+    """
 
     def __init__(self, reach: Reach, groups: Iterable[PlannedGroup]) -> None:
         self.reach = reach
@@ -46,20 +50,16 @@ class Room:
         self._bits: dict[str, float] = defaultdict(float)
         self._appetites: dict[tuple[str, str], _Appetite] = {}
         self._links = {k.link_id: k.bandwidth_bps for k in reach.problem.fleet.links}
-        now = [
-            PlannedGroup(group=r.group, replicas=r.replicas)
-            for r in reach.problem.running
-            if reach.point(r.group) is not None
-        ]
-        idle_now = draw_w(reach, now, ())
+        placed = tuple(groups)
+        idle = draw_w(reach, placed, ())
         self._supply = {
             s.site_id: max(
                 sum(at_period(k.limit_w, reach.problem.period) for k in s.supplies),
-                idle_now.get(s.site_id, 0.0),
+                idle.get(s.site_id, 0.0),
             )
             for s in reach.problem.fleet.sites
         }
-        for one in groups:
+        for one in placed:
             self.place(one.group, one.replicas)
 
     def place(self, group: ReplicaGroup, more: int) -> None:

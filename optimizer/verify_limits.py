@@ -171,7 +171,7 @@ def spread(reach: Reach, plan: Plan) -> Iterator[Violation]:
         served[share.class_id] += share.basis_points
     for (class_id, site_id), shares in sorted(at_site.items()):
         wanted = reach.classes[class_id].spread_sites
-        if sum(shares) - len(shares) > served[class_id] / wanted:
+        if sum(shares) - len(shares) > (served[class_id] + 1) / wanted:
             yield Violation(
                 code="spread",
                 subject=f'class "{class_id}" at site "{site_id}"',

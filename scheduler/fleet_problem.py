@@ -45,9 +45,9 @@ def read_problem(
     paths: tuple[Path, ...], *, period: int = 0, plan_policy: Mapping[str, Any] | None = None
 ) -> Problem:
     """Read fleet files and folders into a problem; raises RefusedError with every fault at once."""
-    from sites.fleet_file import load_fleet  # noqa: PLC0415 - see above
+    from sites.fleet_file import load_fleet
 
-    return problem_of(load_fleet(*paths), period=period, plan_policy=plan_policy)
+    return problem_of(load_fleet(paths), period=period, plan_policy=plan_policy)
 
 
 def as_running(described: Problem, live: Problem) -> Problem:

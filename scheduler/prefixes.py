@@ -23,10 +23,14 @@ Place = tuple[str, RouteKey]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiteStart:
-    """What one site starts from: routes in force (None: unknown) and replicas per group id."""
+    """What one site starts from: routes in force and replicas per group id.
+
+    `in_force` None: nothing is in force if `fresh`, else it is not known what.
+    """
 
     site_id: str
     in_force: SiteAssignment | None
+    fresh: bool
     ready: Mapping[str, int]
     alive: Mapping[str, int]
 
@@ -35,14 +39,16 @@ class SiteStart:
 class _World:
     """All states that may hold at one moment of the change.
 
-    `routes[site]` lists the assignments whose routes may be in force there. `ready` is the fewest
-    ready and `alive` the most living replicas of a group.
+    `routes[site]` lists the assignments whose routes may be in force there (None: no route at all;
+    empty: unknown). `ready` is the fewest ready and `alive` the most living replicas of a group.
+    `excused` are the places that routes of the starting `ranks` send to although nothing answers.
     """
 
-    routes: dict[str, tuple[SiteAssignment, ...]]
+    routes: dict[str, tuple[SiteAssignment | None, ...]]
     ready: dict[str, int]
     alive: dict[str, int]
     targets: dict[str, GroupTarget] = field(default_factory=dict)
+    ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
     excused: frozenset[Place] = frozenset()
 
 
@@ -71,11 +77,13 @@ def check_prefixes(
 def _open(starts: tuple[SiteStart, ...]) -> _World:
     world = _World(routes={}, ready={}, alive={})
     for start in starts:
-        world.routes[start.site_id] = () if start.in_force is None else (start.in_force,)
+        known = start.in_force is not None or start.fresh
+        world.routes[start.site_id] = (start.in_force,) if known else ()
         world.ready |= start.ready
         world.alive |= start.alive
         if start.in_force is not None:
             world.targets |= {t.group.group_id: t for t in start.in_force.groups}
+            world.ranks[start.site_id] = start.in_force.rank
     return world
 
 
@@ -149,8 +157,9 @@ def _none_wanted(target: GroupTarget) -> GroupTarget:
 
 def _routes(world: _World, phase: Phase) -> Iterable[Violation]:
     answering = _answering(world)
-    for site_id, place in _sent(world):
-        if place not in answering and place not in world.excused:
+    for site_id, rank, place in _sent(world):
+        excused = place in world.excused and rank == world.ranks.get(site_id)
+        if place not in answering and not excused:
             yield Violation(
                 code="prefix_absent_route",
                 subject=f'site "{site_id}": route "{place[1].route_id}" to "{place[0]}"',
@@ -166,7 +175,8 @@ def _answering(world: _World) -> frozenset[Place]:
     for site_id, possible in world.routes.items():
         sure: set[RouteKey] | None = None
         for assignment in possible:
-            keys = {r.key for r in assignment.routes if _has_ready(world, r)}
+            routes = () if assignment is None else assignment.routes
+            keys = {r.key for r in routes if _has_ready(world, r)}
             sure = keys if sure is None else sure & keys
         answering |= {(site_id, key) for key in sure or ()}
     return frozenset(answering)
@@ -178,17 +188,19 @@ def _has_ready(world: _World, route: Route) -> bool:
     )
 
 
-def _sent(world: _World) -> Iterable[tuple[str, Place]]:
-    """(ingress site, (serving site, key)) under any of the possible routes."""
+def _sent(world: _World) -> Iterable[tuple[str, tuple[int, int], Place]]:
+    """(ingress site, rank of its routes, (serving site, key)) under any of the possible routes."""
     for site_id in sorted(world.routes):
         for assignment in world.routes[site_id]:
+            if assignment is None:
+                continue
             for route in assignment.routes:
                 for share in (*route.shares, *route.backups):
                     if share.basis_points:
-                        yield site_id, (share.site_id, route.key)
+                        yield site_id, assignment.rank, (share.site_id, route.key)
 
 
 def _broken(world: _World) -> frozenset[Place]:
     """What is sent into the void before the change begins: mended by it, not caused."""
     answering = _answering(world)
-    return frozenset(place for _, place in _sent(world) if place not in answering)
+    return frozenset(place for _, _, place in _sent(world) if place not in answering)

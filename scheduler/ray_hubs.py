@@ -12,22 +12,16 @@ import asyncio
 import os
 import secrets
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from scheduler.child import Child, ChildLostError
 from scheduler.hubs import HubsLostError, grouped
 from sites.hub import HubConfig
 from sites.hub_messages import HubEffect, HubEvent
-
-_HOST_MODULE = "scheduler.ray_host"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,114 +45,76 @@ class RayHubs:
         self._config = config
         self._hubs = hubs
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ray-hubs")
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection | None = None
+        self._child = Child(
+            "scheduler.ray_host",
+            log_path=config.log_path,
+            environment=os.environ | _ray_environment(),
+        )
         self._temp_dir = ""
 
     @property
     def pid(self) -> int | None:
         """Process id of Ray's driver while it runs."""
-        return self._process.pid if self._process is not None else None
+        return self._child.pid
 
     async def start(self, site_ids: tuple[str, ...]) -> None:
         """Start Ray if it does not run, then fresh hubs. Raises HubsLostError if that fails."""
         groups = grouped(site_ids, hubs_per_actor=self._config.hubs_per_actor)
-        if self._process is None:
-            await self._run(self._start_process)
-        seconds = self._config.start_timeout_ms / 1_000
-        await self._ask("start", groups, self._hubs, timeout_s=seconds)
+        if self._child.pid is None:
+            await self._run(self._start_ray)
+        await self._ask("start", groups, self._hubs, timeout_ms=self._config.start_timeout_ms)
 
     async def handle(
         self, batch: tuple[tuple[str, HubEvent], ...], now_ms: int
     ) -> tuple[HubEffect, ...]:
-        effects = await self._ask(
-            "handle", batch, now_ms, timeout_s=self._config.call_timeout_ms / 1_000
-        )
+        effects = await self._ask("handle", batch, now_ms, timeout_ms=self._config.call_timeout_ms)
         assert isinstance(effects, tuple)
         return effects
 
     async def stop(self) -> None:
-        await self._run(self._stop_process, self._config.stop_timeout_ms / 1_000)
+        await self._run(self._stop_ray, self._config.stop_timeout_ms / 1_000)
 
     async def _run(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    async def _ask(self, verb: str, *arguments: Any, timeout_s: float) -> Any:
-        request = (verb, *arguments, timeout_s)
-        # Ray's own timeout answers first, unless its driver hangs as a whole.
-        verdict, value = await self._run(self._exchange, request, timeout_s + 1.0)
+    async def _ask(self, verb: str, *arguments: Any, timeout_ms: int) -> Any:
+        request = (verb, *arguments, timeout_ms / 1_000)
+        verdict, value = await self._run(self._exchange, request, timeout_ms / 1_000)
         if verdict == "ok":
             return value
-        await self._run(self._stop_process, 0.0)  # a host that lost hubs is not trusted again
         raise HubsLostError(f"hubs: {value}")
 
     def _exchange(self, request: tuple[Any, ...], timeout_s: float) -> tuple[str, Any]:
-        if self._connection is None:
-            return ("lost", "Ray does not run")
         try:
-            self._connection.send(request)
-            if not self._connection.poll(timeout_s):
-                return ("lost", f"Ray's driver gave no answer within {timeout_s:g} s")
-            verdict, value = self._connection.recv()
-        except (OSError, EOFError):
-            return ("lost", "Ray's driver process ended")
-        return (str(verdict), value)
+            # Ray's own timeout answers first, unless its driver hangs as a whole.
+            verdict, value = self._child.ask(request, timeout_s=timeout_s + 1.0)
+        except ChildLostError as lost:
+            verdict, value = "lost", str(lost)
+        if verdict != "ok":
+            self._stop_ray(0.0)  # a host that lost hubs is not trusted again
+        return (verdict, value)
 
-    def _start_process(self) -> None:
-        for _ in range(self._config.start_attempts):
-            self._spawn()
-            assert self._connection is not None
+    def _start_ray(self) -> None:
+        attempts = self._config.start_attempts
+        for attempt in range(attempts):
+            # Ray keeps Unix sockets there: their paths must be short, so not below the state folder
+            self._temp_dir = tempfile.mkdtemp(prefix="hlray")
             try:
-                if self._connection.poll(self._config.start_timeout_ms / 1_000):
-                    self._connection.recv()
-                    return
-            except (OSError, EOFError):
-                pass  # it ended: its log says why, the next attempt or the error below follows
-            self._stop_process(0.0)
-        raise HubsLostError(
-            f"Ray did not start within {self._config.start_timeout_ms} ms in "
-            f"{self._config.start_attempts} attempts; see {self._config.log_path}"
-        )
+                self._child.start(self._temp_dir, timeout_s=self._config.start_timeout_ms / 1_000)
+                return
+            except ChildLostError as lost:
+                self._stop_ray(0.0)
+                if attempt + 1 == attempts:
+                    raise HubsLostError(
+                        f"Ray did not start in {attempts} attempts: {lost}; "
+                        f"see {self._config.log_path}"
+                    ) from lost
 
-    def _spawn(self) -> None:
-        ours, theirs = socket.socketpair()
-        # Ray keeps Unix sockets there: their paths must be short, so not below the state folder.
-        self._temp_dir = tempfile.mkdtemp(prefix="hlray")
-        with theirs, self._config.log_path.open("ab") as log:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", _HOST_MODULE, str(theirs.fileno()), self._temp_dir],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=os.environ | _ray_environment(),
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-            )
-        self._connection = Connection(ours.detach())
-
-    def _stop_process(self, patience_s: float) -> None:
-        """Close the socket (the driver then ends Ray), insist after `patience_s`, clean up."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-        process, self._process = self._process, None
-        if process is None:
-            return
-        try:
-            process.wait(patience_s)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        _end_session(process.pid)
-        shutil.rmtree(self._temp_dir, ignore_errors=True)
-
-
-def _end_session(session_id: int) -> None:
-    """Kill what is left of the driver's process group (Ray's daemons, workers)."""
-    try:
-        os.killpg(session_id, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    def _stop_ray(self, patience_s: float) -> None:
+        self._child.stop(patience_s=patience_s)
+        if self._temp_dir:
+            shutil.rmtree(self._temp_dir, ignore_errors=True)
+            self._temp_dir = ""
 
 
 def _ray_environment() -> dict[str, str]:

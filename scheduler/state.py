@@ -124,7 +124,7 @@ class Desired:
 
 @dataclass(kw_only=True, slots=True)
 class CycleState:
-    """Everything the loop remembers."""
+    """Everything the loop remembers. `version` is the highest any assignment was given."""
 
     config: CycleConfig
     keys: Keys
@@ -207,10 +207,10 @@ class CycleState:
         )
         return assignments_of(problem, plan, issue)
 
-    def next_version(self) -> int:
-        """Take a version nobody has used."""
-        self.version += 1
-        return self.version
+    @property
+    def serial(self) -> int:
+        """Names the desired state: the version of the plan in force (0: none yet)."""
+        return self.desired.accepted.version if self.desired else 0
 
     def keep_receipt(self, receipt: Receipt) -> None:
         """Remember the newest form of a receipt; the oldest are forgotten."""

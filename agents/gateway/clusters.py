@@ -19,10 +19,13 @@ from sites.units import MS_PER_S
 METADATA = "hinterland"
 """Namespace of everything the gateway attaches to endpoints and reads out of bodies."""
 
-PEER_SECRET = "gateway"
-TRUST_SECRET = "fleet"
+OWN_SECRET = "secret_own"
+"""The gateway's own certificate and key; names both the secret and its file."""
+
+TRUST_SECRET = "secret_trust"
 
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_PROBE_HOST = "gateway.hinterland.internal"  # a cluster's name is no valid host name
 _PERCENT_ALL = 100
 _WEIGHT_UNITS = 1_000  # a group's basis points divide among its replicas in these
 
@@ -52,7 +55,8 @@ def split_cluster_name(route: Route) -> str:
 def usable_groups(route: Route, ready: Ready) -> tuple[GroupShare, ...]:
     """The groups of a route that have both a share and a ready replica here."""
     return tuple(
-        g for g in sorted(route.groups, key=lambda g: g.group_id)
+        g
+        for g in sorted(route.groups, key=lambda g: g.group_id)
         if g.basis_points and ready.get(g.group_id)
     )
 
@@ -168,8 +172,11 @@ def _peer_base(
 ) -> dict[str, Any]:
     """mTLS HTTP/2 towards gateways; each site's certificate must be that very site's."""
     site_ids = sorted(
-        {e["metadata"]["filter_metadata"][METADATA]["site"] for x in localities
-         for e in x["lb_endpoints"]}
+        {
+            e["metadata"]["filter_metadata"][METADATA]["site"]
+            for x in localities
+            for e in x["lb_endpoints"]
+        }
     )
     return {
         "name": name,
@@ -217,26 +224,28 @@ def tls_context(*, exact_identity: str = "", identity_prefix: str = "") -> dict[
     """Own certificate and the wanted SPIFFE identity of the other end; keys come from files."""
     matcher = {"exact": exact_identity} if exact_identity else {"prefix": identity_prefix}
     return {
-        "tls_params": {"tls_minimum_protocol_version": "TLSv1_3"},
+        "tls_params": {
+            "tls_minimum_protocol_version": "TLSv1_3",
+            "tls_maximum_protocol_version": "TLSv1_3",  # Envoy's clients stop at 1.2 otherwise
+        },
         "alpn_protocols": ["h2"],
-        "tls_certificate_sds_secret_configs": [{"name": PEER_SECRET, "sds_config": _sds()}],
+        "tls_certificate_sds_secret_configs": [_secret(OWN_SECRET)],
         "combined_validation_context": {
             "default_validation_context": {
                 "match_typed_subject_alt_names": [{"san_type": "URI", "matcher": matcher}]
             },
-            "validation_context_sds_secret_config": {"name": TRUST_SECRET, "sds_config": _sds()},
+            "validation_context_sds_secret_config": _secret(TRUST_SECRET),
         },
     }
 
 
-def _sds() -> dict[str, Any]:
-    # Filled in by `config`, which alone knows where files lie.
-    return {"path_config_source": {"path": "secrets"}, "resource_api_version": "V3"}
+def _secret(name: str) -> dict[str, Any]:
+    # The path is filled in by `config`, which alone knows where files lie.
+    source = {"path_config_source": {"path": name}, "resource_api_version": "V3"}
+    return {"name": name, "sds_config": source}
 
 
-def _site_endpoint(
-    assignment: SiteAssignment, share: SiteShare, *, address: str
-) -> dict[str, Any]:
+def _site_endpoint(assignment: SiteAssignment, share: SiteShare, *, address: str) -> dict[str, Any]:
     own = share.site_id == assignment.site_id
     # Were this Envoy dead, nobody would be asking: its own listener needs no probe.
     probe = {"health_check_config": {"disable_active_health_check": True}} if own else {}
@@ -265,7 +274,11 @@ def _health_check(interval_ms: int, tuning: GatewayTuning) -> dict[str, Any]:
         "interval_jitter_percent": 10,
         "unhealthy_threshold": tuning.unhealthy_after,
         "healthy_threshold": 1,
-        "http_health_check": {"path": "/healthz", "codec_client_type": "HTTP2"},
+        "http_health_check": {
+            "host": _PROBE_HOST,
+            "path": "/healthz",
+            "codec_client_type": "HTTP2",
+        },
     }
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from agents.credentials import SiteCredentials
-from sites.digest import digest
 from sites.units import require_positive
 
 
@@ -82,6 +84,26 @@ class GatewayTuning:
             require_positive(getattr(self, name), field=f"gateway: {name}")
 
 
+def version_of(resources: Sequence[object]) -> str:
+    """Version Envoy reports for these resources: ``sha256:`` and a digest of their JSON.
+
+    Only ever compared on one machine, and on the way of every switch, so not canonical JSON.
+    """
+    text = json.dumps(resources, sort_keys=True, separators=(",", ":"))
+    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+
+KINDS = (
+    "secret_own",
+    "secret_trust",
+    "clusters",
+    "routes_client",
+    "routes_peer",
+    "listeners",
+)
+"""Everything Envoy reads again while it runs, in the order in which it may change."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GatewayFiles:
     """A whole gateway configuration: file name (without ``.json``) -> Envoy resources.
@@ -90,7 +112,8 @@ class GatewayFiles:
     """
 
     bootstrap: dict[str, object]
-    secrets: tuple[dict[str, object], ...]
+    secret_own: tuple[dict[str, object], ...]
+    secret_trust: tuple[dict[str, object], ...]
     clusters: tuple[dict[str, object], ...]
     routes_client: tuple[dict[str, object], ...]
     routes_peer: tuple[dict[str, object], ...]
@@ -99,6 +122,4 @@ class GatewayFiles:
     @property
     def digest(self) -> str:
         """Digest of everything that can change while Envoy runs."""
-        return digest(
-            [self.secrets, self.clusters, self.routes_client, self.routes_peer, self.listeners]
-        )
+        return version_of([getattr(self, kind) for kind in KINDS])

@@ -52,7 +52,9 @@ class Column:
 class Output:
     """Where and how results are written. `color` None: only on a terminal."""
 
-    def __init__(self, *, form: str = "table", color: bool | None = None, quiet: bool = False):
+    def __init__(
+        self, *, form: str = "table", color: bool | None = None, quiet: bool = False
+    ) -> None:
         self.form = form
         self.color = color
         self.quiet = quiet

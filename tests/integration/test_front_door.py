@@ -11,6 +11,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+import structlog.testing
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agents.codec import SERVICE_NAME, encode_agent
@@ -160,12 +161,8 @@ async def refusal(uplink: Uplink) -> str:
 
 
 def test_hello_assignment_step_result_records_and_ack(authority: Authority) -> None:
-    step = Step(
-        step_id="s1", site_id="bruges", kind=StepKind.SET_ROUTES, epoch=1, version=1
-    )
-    result = StepResult(
-        step_id="s1", site_id="bruges", outcome=StepOutcome.DONE, finished_at_ms=5
-    )
+    step = Step(step_id="s1", site_id="bruges", kind=StepKind.SET_ROUTES, epoch=1, version=1)
+    result = StepResult(step_id="s1", site_id="bruges", outcome=StepOutcome.DONE, finished_at_ms=5)
     batch = RecordBatch(site_id="bruges", first_sequence=0, records=(b'{"a":1}', b'{"b":2}'))
 
     async def story() -> None:
@@ -388,7 +385,5 @@ async def say(channel: grpc.aio.Channel, data: bytes) -> tuple[grpc.StatusCode, 
 
 @pytest.fixture(autouse=True)
 def _quiet_logs() -> Iterator[None]:
-    import structlog
-
     with structlog.testing.capture_logs():
         yield

@@ -317,21 +317,26 @@ def small_problems(
     draw: st.DrawFn, *, max_sites: int = 3, max_classes: int = 4, max_count: int = 4
 ) -> Problem:
     """Random problems that are never infeasible: any class may be shed at a price."""
-    ids = "abcdef"[: draw(st.integers(1, max_sites))]
+    ids = "abcdef"[: draw(st.sampled_from(range(max_sites, 0, -1)))]
+    counts = st.sampled_from([max_count, *range(max_count + 1)])
     sites = [
         site(
             one,
             country=draw(st.sampled_from(_COUNTRIES)),
-            budget_w=draw(st.sampled_from([350.0, 900.0, 1e5])),
+            budget_w=draw(st.sampled_from([1e5, 900.0, 350.0])),
             pue=draw(st.sampled_from([1.0, 1.25])),
-            pools=[pool(count=draw(st.integers(0, max_count)), price=draw(st.integers(1, 9)))],
+            pools=[
+                pool(
+                    count=draw(counts if i else counts.filter(bool)), price=draw(st.integers(1, 9))
+                )
+            ],
             supplies=[
                 supply("grid", limit_w=1e5, price=draw(st.sampled_from([0.1, 0.3]))),
                 supply("sun", limit_w=draw(st.sampled_from([0.0, 200.0])), price=0.01),
             ],
             fixed_price=draw(st.sampled_from([0.0, 0.0, 2.0])),
         )
-        for one in ids
+        for i, one in enumerate(ids)
     ]
     links = [
         link(
@@ -347,14 +352,21 @@ def small_problems(
         if draw(st.booleans()) or b == ids[i + 1 : i + 2]
     ]
     accesses = {one: draw(st.integers(1, 30)) + 0.1 * i for i, one in enumerate(ids)}
-    classes = [draw(small_classes(f"c{i}")) for i in range(draw(st.integers(1, max_classes)))]
+    classes = [
+        draw(small_classes(f"c{i}", most_spread=len(ids)))
+        for i in range(draw(st.integers(1, max_classes)))
+    ]
     running = {f"{one}/p/v/x1": 1 for one in ids if draw(st.booleans())}
     return problem(
         sites=sites,
         links=links,
         markets=[market(accesses=accesses)],
         variants=[variant("v"), variant("w", quality=0.5, weights_mib=512.0)],
-        points=[point("v"), point("w", decode_tok_s=2_000.0, full_w=200.0)],
+        points=[
+            point("v"),
+            point("v", accelerators=2, decode_tok_s=2_300.0, idle_w=150.0, full_w=500.0),
+            point("w", decode_tok_s=2_000.0, full_w=200.0, start_ms=600_000.0),
+        ],
         services={"chat": ["v"], "fast": ["v", "w"]},
         classes=classes,
         running=running,
@@ -368,7 +380,7 @@ def small_problems(
 
 
 @st.composite
-def small_classes(draw: st.DrawFn, class_id: str) -> TrafficClass:
+def small_classes(draw: st.DrawFn, class_id: str, *, most_spread: int) -> TrafficClass:
     """A random class of 1 to 25 req/s, some of them strict, spread or protected."""
     return traffic_class(
         class_id,
@@ -380,5 +392,5 @@ def small_classes(draw: st.DrawFn, class_id: str) -> TrafficClass:
         protected=draw(st.booleans()),
         ttft_ms=draw(st.sampled_from([70.0, 500.0])),
         quality_floor=draw(st.sampled_from([0.0, 0.9])),
-        spread_sites=draw(st.sampled_from([1, 1, 1, 2])),
+        spread_sites=min(most_spread, draw(st.sampled_from([1, 1, 1, 1, 1, 2]))),
     )

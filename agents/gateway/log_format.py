@@ -1,0 +1,53 @@
+"""The fields of an access-log line: what Envoy writes and `access_log` reads.
+
+Neither prompts nor completions, nor API keys: ids, times, statuses and token counts alone.
+"""
+
+from __future__ import annotations
+
+from agents.gateway import headers
+from agents.gateway.clusters import METADATA
+
+
+REMEMBERED = {
+    "tenant": headers.TENANT,
+    "service": headers.SERVICE,
+    "policy": headers.POLICY,
+    "ingress": headers.INGRESS,
+    "transit": headers.TRANSIT,
+    "idempotency_key": headers.IDEMPOTENCY,
+}
+"""Fields that come with a request's headers and are gone from them when the line is written."""
+
+_USAGE = ("tokens_in", "tokens_out", "timings_in", "timings_cached", "timings_out")
+_COMMON = {
+    "start_ms": "%START_TIME(%s%3f)%",
+    "duration_ms": "%DURATION%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+    "route": "%ROUTE_NAME%",
+    "request_id": "%REQ(X-REQUEST-ID)%",
+    "attempt": "%REQ(X-ENVOY-ATTEMPT-COUNT)%",
+}
+
+
+def log_fields(hop: str) -> dict[str, str]:
+    """Envoy format strings by field name; `hop` is ``serving`` or ``ingress``."""
+    return {"hop": hop, **_COMMON, **(_SERVING if hop == "serving" else _INGRESS)}
+
+
+_SERVING = {
+    "peer": "%DOWNSTREAM_PEER_URI_SAN%",
+    "group": f"%UPSTREAM_METADATA({METADATA}:group)%",
+    "variant": f"%UPSTREAM_METADATA({METADATA}:variant)%",
+    **{name: f"%DYNAMIC_METADATA({METADATA}:{name})%" for name in (*REMEMBERED, *_USAGE)},
+}
+_INGRESS = {
+    "tenant": f"%REQ({headers.TENANT})%",
+    "idempotency_key": f"%REQ({headers.IDEMPOTENCY})%",
+    "model": f"%DYNAMIC_METADATA({METADATA}:model)%",
+    "service": f"%METADATA(ROUTE:{METADATA}:service)%",
+    "policy": f"%METADATA(ROUTE:{METADATA}:policy)%",
+    "to_site": f"%UPSTREAM_METADATA({METADATA}:site)%",
+}

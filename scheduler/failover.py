@@ -1,0 +1,77 @@
+"""What the loss of a site leads to: one function for the drill and for the real thing.
+
+Decides nothing itself (the reroute does); it makes sure that both ask the same question of the
+same observations, so that a drill's prediction is what then happens.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+from optimizer.plan import Plan
+from optimizer.problem import Problem
+from optimizer.reroute import reroute, rerouted_problem
+from scheduler.state import CycleState
+from scheduler.view import Drill, ShareMove
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Failover:
+    """The answer to a loss: the plan, and the problem it answers."""
+
+    problem: Problem
+    plan: Plan
+    drill: Drill
+
+
+def predict_failover(state: CycleState, site_id: str) -> Failover | None:
+    """Where traffic goes if `site_id` is lost now; None while no plan is in force.
+
+    Raises KeyError for a site the fleet has not.
+    """
+    state.problem.fleet.site(site_id)
+    if state.desired is None:
+        return None
+    before = state.desired.plan
+    asked = state.problem_now(ready_only=True)
+    lost = (site_id,)
+    plan = reroute(asked, before, lost_sites=lost, running=asked.running)
+    return Failover(
+        problem=rerouted_problem(asked, before, lost_sites=lost, running=asked.running),
+        plan=plan,
+        drill=Drill(
+            site_id=site_id,
+            plan_before_digest=before.plan_digest,
+            plan=plan,
+            moves=share_moves(before, plan),
+            shed_before_bp=sum(s.basis_points for s in before.shed),
+            shed_after_bp=sum(s.basis_points for s in plan.shed),
+            cost_before_usd_per_h=before.cost.total_usd_per_h,
+            cost_after_usd_per_h=plan.cost.total_usd_per_h,
+        ),
+    )
+
+
+def share_moves(before: Plan, after: Plan) -> tuple[ShareMove, ...]:
+    """Every (class, site) whose share differs between two plans, sorted; site "" is shed."""
+    old, new = _by_site(before), _by_site(after)
+    return tuple(
+        ShareMove(
+            class_id=class_id,
+            site_id=site_id,
+            before_bp=old.get((class_id, site_id), 0),
+            after_bp=new.get((class_id, site_id), 0),
+        )
+        for class_id, site_id in sorted(old.keys() | new.keys())
+        if old.get((class_id, site_id), 0) != new.get((class_id, site_id), 0)
+    )
+
+
+def _by_site(plan: Plan) -> dict[tuple[str, str], int]:
+    shares: dict[tuple[str, str], int] = defaultdict(int)
+    for share in plan.shares:
+        shares[(share.class_id, share.site_id)] += share.basis_points
+    for shed in plan.shed:
+        shares[(shed.class_id, "")] += shed.basis_points
+    return dict(shares)

@@ -1,0 +1,63 @@
+"""From a tenant's name to its residency report: finds the pseudonyms its records are kept under.
+
+The report itself is `scheduler.ledger.audit`'s. A tenant whose key was destroyed has no pseudonym
+any more, so nothing of it can be found: that is what erasure means, and it is said so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import quote
+
+from scheduler.ledger import LedgerReader
+from scheduler.ledger.audit import ResidencyReport, residency_report
+from scheduler.view import FleetView
+from sites.errors import RefusedError
+
+
+def tenant_pseudonym(pki_dir: Path, tenant_id: str) -> str:
+    """The tenant's name in execution records; raises RefusedError without its key."""
+    path = pki_dir / "tenants" / f"{quote(tenant_id, safe='')}.pseudonym"
+    try:
+        key = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError as fault:
+        raise RefusedError(
+            f"tenant {tenant_id!r}: no pseudonym key: the tenant is unknown here, or its key was "
+            "destroyed and its records are anonymous"
+        ) from fault
+    return hmac.new(bytes.fromhex(key), tenant_id.encode(), hashlib.sha256).hexdigest()
+
+
+def tenant_report(
+    *,
+    ledger_dir: Path,
+    pki_dir: Path,
+    tenant_id: str,
+    between_ms: tuple[int, int],
+    reported: Mapping[str, int],
+) -> ResidencyReport:
+    """The residency report of one tenant for [since, until) wall milliseconds."""
+    name = tenant_pseudonym(pki_dir, tenant_id)
+    with LedgerReader.open(ledger_dir) as reader:
+        return residency_report(
+            reader,
+            tenant_id=tenant_id,
+            pseudonyms=(name,),
+            since_ms=between_ms[0],
+            until_ms=between_ms[1],
+            reported=reported,
+        )
+
+
+def reported_sequences(view: FleetView, ledger_dir: Path) -> dict[str, int]:
+    """The newest record sequence each connected agent is known to have written."""
+    with LedgerReader.open(ledger_dir) as reader:
+        held = reader.acked_by_site()
+    return {
+        one.site_id: held.get(one.site_id, -1) + one.observation.records_spooled
+        for one in view.sites
+        if one.observation is not None
+    }
