@@ -94,6 +94,10 @@ class Executor:
         """Groups with the replicas that hold hardware now or have it reserved for a restart."""
         return self._book.held()
 
+    def ready_by_group(self) -> tuple[tuple[str, tuple[str, ...]], ...]:
+        """Ids of the ready replicas of each group that has any."""
+        return self._book.ready_by_group()
+
     def possible_draw_w(self) -> float:
         """Most W the site can draw now, cooling included."""
         newest = self._limits()

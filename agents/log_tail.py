@@ -1,7 +1,7 @@
 """Reads a growing log file line by line from a remembered position, across rotations.
 
-Decides which bytes are complete lines not yet read, and when the log is rotated. Meaning of lines
-and durability of the position belong to others (`agents.gateway.access_log`, `agents.spool`).
+Decides which bytes are complete lines not yet read, and when a rotation is due. What lines mean and
+the durability of the position belong to `agents.gateway.access_log` and `agents.spool`.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Lines:
 class LogTail:
     """One log file ``x`` and, while it is being finished, its rotated predecessor ``x.1``.
 
-    The writer must be asked to reopen its log after `rotate` (see `agents.core`).
+    Whoever rotates renames ``x`` to ``x.1`` and has the writer open ``x`` again.
     """
 
     def __init__(self, path: Path) -> None:
@@ -79,9 +79,10 @@ class LogTail:
             and self._path.stat().st_size > ROTATE_BYTES
         )
 
-    def rotate(self) -> None:
-        """Move the log aside; its writer keeps writing there until it reopens."""
-        self._path.rename(self._rotated)
+    def restore(self) -> None:
+        """Undo a rotation that ended halfway: moved aside, but the writer was never told."""
+        if self._rotated.exists() and not self._path.exists():
+            self._rotated.rename(self._path)
 
     def next_file(self, position: LogPosition) -> LogPosition | None:
         """Where to go on once the rotated log is read to its end and a new one exists, else None.

@@ -8,7 +8,7 @@ nothing at the site.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sites.assignment import SiteAssignment
 from sites.digest import digest
@@ -83,6 +83,17 @@ def refuse_unreadable(
         applied_version=applied_version,
         validate_only=validate_only,
     )
+
+
+def refuse_undurable(reason: str, verdict: AssignmentVerdict) -> AssignmentVerdict:
+    """NACK instead of an ACK that could not be made durable."""
+    violation = Violation(
+        code="disk",
+        subject=f'site "{verdict.site_id}": assignment',
+        limit="a durable copy",
+        actual=reason,
+    )
+    return replace(verdict, violations=(violation,))
 
 
 def _violations(

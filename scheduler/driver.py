@@ -12,11 +12,13 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
 
 from agents.frames import AssignmentFrame, ControlFact, RecordAck, RecordBatch
-from scheduler.board import Board
+from optimizer.problem import Problem
+from scheduler.board import Board, Update
 from scheduler.cycle import Cycle
 from scheduler.entries import kind_of
 from scheduler.events import (
@@ -27,6 +29,7 @@ from scheduler.events import (
     HubsRestarted,
     LedgerAppended,
     LedgerFailed,
+    PlanProposed,
     ReceiptChanged,
     Solve,
     SolveFinished,
@@ -35,6 +38,7 @@ from scheduler.events import (
 from scheduler.front_door import AgentMessage
 from scheduler.hub_keeper import HubKeeper
 from scheduler.ledger import Ledger
+from scheduler.receipt import Receipt
 from scheduler.solver_pool import SolverPool
 from scheduler.view import Drill, FleetView
 from sites.assignment import SiteAssignment
@@ -96,10 +100,13 @@ class Driver:
         send: Callable[[str, ControlFact], bool],
         close_site: Callable[[str, str], None],
         sign: Callable[[SiteAssignment], bytes],
+        admit: Callable[[Problem], None],
         clock: Clock,
         config: DriverConfig,
     ) -> None:
-        """`send` and `close_site` are the front door's; `sign` makes an assignment's envelope."""
+        """`send` and `close_site` are the front door's; `sign` makes an assignment's envelope;
+        `admit` issues keys for the sites and tenants of a problem before it is proposed.
+        """
         self._cycle = cycle
         self._hubs = hubs
         self.board = board
@@ -109,11 +116,12 @@ class Driver:
         self._send = send
         self._close_site = close_site
         self._sign = sign
+        self._admit = admit
         self._clock = clock
         self._config = config
         self._now_ms = 0
         self._next_tick_ms = 0
-        self._site_ids: tuple[str, ...] = ()
+        self._site_ids = cycle.site_ids()
         self._events: deque[CycleEvent] = deque()
         self._wishes: deque[tuple[str, HubEvent]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,6 +135,11 @@ class Driver:
     def knows_site(self, site_id: str) -> bool:
         """Whether the fleet has that site."""
         return site_id in self._site_ids
+
+    @property
+    def site_ids(self) -> tuple[str, ...]:
+        """The fleet's sites, sorted."""
+        return self._site_ids
 
     @property
     def hubs_in_ray(self) -> bool:
@@ -143,6 +156,8 @@ class Driver:
             raise RetryableError(
                 f"control loop: {len(self._events)} events wait already; try again later"
             )
+        if isinstance(event, PlanProposed):
+            self._admit(event.problem)
         self._events.append(event)
         self._inbox.arrived.set()
 
@@ -154,17 +169,21 @@ class Driver:
         """What losing that site now would do; changes nothing."""
         return self._cycle.predict_failover(site_id)
 
+    def receipt(self, receipt_id: str) -> Receipt | None:
+        """The newest form of a receipt."""
+        return self.board.receipt(receipt_id)
+
+    def subscribe(self) -> AbstractAsyncContextManager[asyncio.Queue[Update]]:
+        """Receipts and alerts as they change (`scheduler.board`)."""
+        return self.board.subscribe()
+
     # The loop.
 
-    def prepare(self, started: Started) -> None:
-        """Know the fleet's sites, so that the front door may open before the hubs run."""
-        self._site_ids = _site_ids(started)
+    async def run(self, started: Started, stop: asyncio.Event) -> None:
+        """Run until `stop`. Raises what cannot be survived: FatalError, HubsLostError at start."""
         for receipt in started.snapshot.receipts:
             self.board.post_receipt(receipt)
         self._events.append(started)
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Run until `stop`. Raises what cannot be survived: FatalError, HubsLostError at start."""
         await self._hubs.start(self._site_ids)
         self.running.set()
         try:
@@ -355,9 +374,3 @@ class Driver:
         except RetryableError as fault:
             done = SolveFinished(request_id=effect.request_id, outcome=None, message=str(fault))
         self._events.append(done)
-
-
-def _site_ids(started: Started) -> tuple[str, ...]:
-    accepted = started.snapshot.accepted
-    problem = started.problem if accepted is None else accepted.problem
-    return tuple(sorted(s.site_id for s in problem.fleet.sites))

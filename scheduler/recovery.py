@@ -27,9 +27,10 @@ def recover(reader: LedgerReader) -> tuple[int, LedgerSnapshot]:
     Raises InvalidFactError if an entry is not what its kind says.
     """
     epoch = max((e.epoch for e in _entries(reader, ServerStarted)), default=0) + 1
-    last_version, accepted = 0, None
-    for accepted in _entries(reader, PlanAccepted):
-        last_version = max(last_version, accepted.version)
+    last_version, previous, accepted = 0, None, None
+    for plan in _entries(reader, PlanAccepted):
+        previous, accepted = accepted, plan
+        last_version = max(last_version, plan.version)
     cordoned: dict[str, bool] = {}
     for change in _entries(reader, CordonChanged):
         cordoned.pop(change.site_id, None)
@@ -40,6 +41,7 @@ def recover(reader: LedgerReader) -> tuple[int, LedgerSnapshot]:
         receipts = [*receipts[-RECEIPTS_RECOVERED + 1 :], ended.receipt]
     snapshot = LedgerSnapshot(
         accepted=accepted,
+        previous=previous,
         last_version=last_version,
         cordoned=tuple(sorted(cordoned)),
         drained=tuple(sorted(s for s, drained in cordoned.items() if drained)),

@@ -19,6 +19,7 @@ from sites.units import MS_PER_S
 METADATA = "hinterland"
 """Namespace of everything the gateway attaches to endpoints and reads out of bodies."""
 
+PROBE_PREFIX = "peer|"
 OWN_SECRET = "secret_own"
 """The gateway's own certificate and key; names both the secret and its file."""
 
@@ -39,7 +40,7 @@ def sites_cluster_name(route: Route) -> str:
 
 def probe_cluster_name(site_id: str) -> str:
     """Cluster that only asks whether another site's gateway is alive."""
-    return f"peer|{site_id}"
+    return f"{PROBE_PREFIX}{site_id}"
 
 
 def group_cluster_name(group_id: str) -> str:

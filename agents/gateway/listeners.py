@@ -14,7 +14,7 @@ from agents.gateway import headers
 from agents.gateway.clusters import METADATA, seconds, socket_address, tls_context
 from agents.gateway.errors import local_replies
 from agents.gateway.facts import GatewayTuning
-from agents.gateway.log_format import REMEMBERED, log_fields
+from agents.gateway.log_format import BROKEN_FLAGS, REMEMBERED, log_fields
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
 from sites.assignment import SiteAssignment
 from sites.errors import RefusedError
@@ -46,7 +46,7 @@ def _client_listener(assignment: SiteAssignment, tuning: GatewayTuning) -> dict[
         "http_filters": [
             _api_keys(assignment),
             _body_fields(),
-            _router(),
+            _router(upstream_log=[_access_log("broken", only_flags=BROKEN_FLAGS)]),
         ],
     }
     chain = {"filters": [_network_filter(manager)]}
@@ -280,25 +280,21 @@ def _usage_of_streams() -> dict[str, Any]:
     }
 
 
-def _router() -> dict[str, Any]:
-    return {
-        "name": "envoy.filters.http.router",
-        "typed_config": {"@type": f"{_FILTERS}.router.v3.Router"},
-    }
+def _router(*, upstream_log: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    typed: dict[str, Any] = {"@type": f"{_FILTERS}.router.v3.Router"}
+    if upstream_log:
+        typed["upstream_log"] = upstream_log
+    return {"name": "envoy.filters.http.router", "typed_config": typed}
 
 
-def _access_log(hop: str) -> dict[str, Any]:
+def _access_log(hop: str, *, only_flags: tuple[str, ...] = ()) -> dict[str, Any]:
+    not_probe = {"name": ":path", "string_match": {"exact": "/healthz"}, "invert_match": True}
+    filtered: dict[str, Any] = {"header_filter": {"header": not_probe}}
+    if only_flags:
+        filtered = {"response_flag_filter": {"flags": list(only_flags)}}
     return {
         "name": "envoy.access_loggers.file",
-        "filter": {
-            "header_filter": {
-                "header": {
-                    "name": ":path",
-                    "string_match": {"exact": "/healthz"},
-                    "invert_match": True,
-                }
-            }
-        },
+        "filter": filtered,
         "typed_config": {
             "@type": "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog",
             "path": "access_log",
@@ -312,7 +308,7 @@ def _counters() -> dict[str, Any]:
     tags = (
         ("route", "%ROUTE_NAME%"),
         ("site", f"%UPSTREAM_METADATA({METADATA}:site)%"),
-        ("class", "%RESPONSE_CODE%"),
+        ("status", "%RESPONSE_CODE%"),
     )
     return {
         "name": "envoy.access_loggers.stats",

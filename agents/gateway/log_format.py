@@ -8,7 +8,6 @@ from __future__ import annotations
 from agents.gateway import headers
 from agents.gateway.clusters import METADATA
 
-
 REMEMBERED = {
     "tenant": headers.TENANT,
     "service": headers.SERVICE,
@@ -18,6 +17,9 @@ REMEMBERED = {
     "idempotency_key": headers.IDEMPOTENCY,
 }
 """Fields that come with a request's headers and are gone from them when the line is written."""
+
+BROKEN_FLAGS = ("UC", "UR", "UT", "UPE")
+"""Envoy's flags of an attempt that was sent to a site and ended without a whole answer."""
 
 _USAGE = ("tokens_in", "tokens_out", "timings_in", "timings_cached", "timings_out")
 _COMMON = {
@@ -29,12 +31,11 @@ _COMMON = {
     "route": "%ROUTE_NAME%",
     "request_id": "%REQ(X-REQUEST-ID)%",
     "attempt": "%REQ(X-ENVOY-ATTEMPT-COUNT)%",
+    **{
+        name: f"%METADATA(ROUTE:{METADATA}:{name})%"
+        for name in ("epoch", "version", "plan_digest", "policy_digest")
+    },
 }
-
-
-def log_fields(hop: str) -> dict[str, str]:
-    """Envoy format strings by field name; `hop` is ``serving`` or ``ingress``."""
-    return {"hop": hop, **_COMMON, **(_SERVING if hop == "serving" else _INGRESS)}
 
 
 _SERVING = {
@@ -46,8 +47,16 @@ _SERVING = {
 _INGRESS = {
     "tenant": f"%REQ({headers.TENANT})%",
     "idempotency_key": f"%REQ({headers.IDEMPOTENCY})%",
-    "model": f"%DYNAMIC_METADATA({METADATA}:model)%",
     "service": f"%METADATA(ROUTE:{METADATA}:service)%",
     "policy": f"%METADATA(ROUTE:{METADATA}:policy)%",
     "to_site": f"%UPSTREAM_METADATA({METADATA}:site)%",
 }
+
+
+def log_fields(hop: str) -> dict[str, str]:
+    """Envoy format strings by field name.
+
+    `hop` is ``serving`` (an attempt, where it ran), ``ingress`` (a request, where it came in) or
+    ``broken`` (an attempt, as the ingress saw it end without an answer).
+    """
+    return {"hop": hop, **_COMMON, **(_SERVING if hop == "serving" else _INGRESS)}

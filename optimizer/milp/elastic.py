@@ -15,7 +15,12 @@ from typing import Any
 
 import pyomo.environ as pyo
 
-from optimizer.costs import shed_price_usd_per_h, supply_price_usd_per_w_h
+from optimizer.costs import (
+    draw_w,
+    possible_draw_w,
+    shed_price_usd_per_h,
+    supply_price_usd_per_w_h,
+)
 from optimizer.milp.constraints import add_rows
 from optimizer.milp.formulate import budget_of
 from optimizer.milp.highs import PointStatus, compile_model, run
@@ -28,14 +33,15 @@ from optimizer.milp.model import (
     start_formulation,
 )
 from optimizer.outcome import Relaxation
-from optimizer.plan import CandidateArc
+from optimizer.plan import CandidateArc, PlannedGroup
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from sites.fleet import at_period
 from sites.units import W_PER_KW, WHOLE_BP
 
 _DUST = 1e-6
-_MENDED = ("pool_accelerators", "power_budget", "supply_limit", "replica_cap")
-_PHYSICAL = ("pool_accelerators", "power_budget", "supply_limit", "link_bandwidth")
+_MENDED = ("pool_accelerators", "site_power", "supply_limit", "replica_cap")
+_PHYSICAL = ("pool_accelerators", "site_power", "supply_limit", "link_bandwidth")
 _GB_PER_H_PER_MBIT_S = 3_600 / 8 / 1_000
 
 
@@ -44,10 +50,42 @@ def mending_slack(problem: Problem, arcs: Iterable[CandidateArc]) -> dict[RowKey
 
     Empty without a move limit: then every such limit can be met at once.
     """
-    if problem.plan_policy.move_limit_replicas is None or not problem.running:
+    if problem.plan_policy.move_limit_replicas is None or not _breaks_now(problem):
         return {}
     found = _least_excess(problem, arcs, families=_MENDED, beyond_limits=False)
     return {} if found is None else {key: excess for key, (_, excess) in found.items()}
+
+
+def _breaks_now(problem: Problem) -> bool:
+    """Whether what runs now, at sites not lost, breaks a limit that a plan would have to mend."""
+    reach = Reach(problem)
+    running = [
+        PlannedGroup(group=r.group, replicas=r.replicas)
+        for r in problem.running
+        if reach.point(r.group) is not None and r.group.site_id not in problem.lost_sites
+    ]
+    possible_w, idle_w = possible_draw_w(reach, running), draw_w(reach, running, ())
+    used: dict[tuple[str, str], int] = {}
+    copies: dict[tuple[str, str], int] = {}
+    for one in running:
+        pool, variant = (one.group.site_id, one.group.pool_id), one.group.variant_id
+        used[pool] = used.get(pool, 0) + one.replicas * one.group.accelerators_per_replica
+        kind = (one.group.site_id, variant)
+        copies[kind] = copies.get(kind, 0) + one.replicas
+    sites = {site_id: problem.fleet.site(site_id) for site_id in sorted(possible_w)}
+    period = problem.period
+    return (
+        any(count > sites[s].pool(p).count for (s, p), count in used.items())
+        or any(w > at_period(sites[s].power_budget_w, period) for s, w in possible_w.items())
+        or any(
+            w > sum(at_period(k.limit_w, period) for k in sites[s].supplies)
+            for s, w in idle_w.items()
+        )
+        or any(
+            bound.most is not None and copies.get((bound.site_id, bound.variant_id), 0) > bound.most
+            for bound in problem.plan_policy.replica_bounds
+        )
+    )
 
 
 def relaxations(
@@ -75,7 +113,13 @@ def _ways(
     for families in choices:
         found = _least_excess(problem, arcs, families=families, beyond_limits=True)
         if found:
-            ways.append(tuple(_describe(problem, key, *found[key]) for key in sorted(found)))
+            served = {arc.class_id for arc in arcs}
+            ways.append(
+                tuple(
+                    _describe(problem, key, *found[key], hopeless=key[1] not in served)
+                    for key in sorted(found)
+                )
+            )
     return ways
 
 
@@ -87,7 +131,7 @@ def _least_excess(
     beyond_limits: bool,
 ) -> dict[RowKey, tuple[float, float]] | None:
     """(limit, excess) of every row that must give way, or None if even that is not enough."""
-    wide = beyond_limits and bool({"pool_accelerators", "power_budget"} & set(families))
+    wide = beyond_limits and bool({"pool_accelerators", "site_power"} & set(families))
     inputs = take_inputs(problem, arcs, beyond_limits=wide)
     f = start_formulation(inputs, Elasticity(families=frozenset(families)))
     add_rows(f)
@@ -118,7 +162,7 @@ def _unit_price(reach: Reach, key: RowKey) -> float:
     if family == "pool_accelerators":
         site_id, _, pool_id = subject.partition("/")
         return problem.fleet.site(site_id).pool(pool_id).price_usd_per_accelerator_h
-    if family in {"power_budget", "supply_limit"}:
+    if family in {"site_power", "supply_limit"}:
         site_id, _, supply_id = subject.partition("/")
         prices = [
             sum(supply_price_usd_per_w_h(problem, s)) * W_PER_KW
@@ -152,7 +196,7 @@ _WORDS: Mapping[str, tuple[str, _Show, str]] = {
         _same,
         "add accelerators to this pool",
     ),
-    "power_budget": ("kW", _same, "raise the site's power budget"),
+    "site_power": ("kW", _same, "raise the site's power budget"),
     "supply_limit": ("kW", _same, "raise the supply's limit"),
     "link_bandwidth": ("Mbit/s", _same, "widen the link"),
     "replica_floor": ("replicas", lambda _p, _s, v: -v, "lower the replica floor"),
@@ -163,9 +207,13 @@ _WORDS: Mapping[str, tuple[str, _Show, str]] = {
 }
 
 
-def _describe(problem: Problem, key: RowKey, limit: float, excess: float) -> Relaxation:
+def _describe(
+    problem: Problem, key: RowKey, limit: float, excess: float, *, hopeless: bool
+) -> Relaxation:
     family, subject = key
     unit, show, remedy = _WORDS[family]
+    if family == "shed_cap" and hopeless:
+        remedy = "no site may serve it (its pruned arcs say why); drop the class or " + remedy
     price: Any = _unit_price(Reach(problem), key) * excess
     return Relaxation(
         code=family,

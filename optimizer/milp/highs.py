@@ -8,7 +8,7 @@ time limit adds up over runs of one object.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -19,9 +19,17 @@ from pyomo.repn.linear import LinearRepnVisitor
 from pyomo.repn.util import VarRecorder
 
 from optimizer.milp.model import Formulation
+from optimizer.milp.support import (
+    WORTHWHILE_INTEGERS,
+    integer_columns,
+    relaxed_support,
+    restricted_start,
+)
 from sites.errors import FatalError
 
 _INT32_MAX = 2_147_483_647
+_START_GAP = 0.0025
+_START_NODES = 100
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -117,17 +125,48 @@ def _set_columns(lp: Any, columns: tuple[Any, ...]) -> None:
 
 
 def run(compiled: Compiled, budget: Budget, *, start: Mapping[str, int] | None = None) -> Point:
-    """Solve once. `start` (replicas by group id) is a first guess the solver completes itself.
+    """Solve once. `start` (replicas by group id) is a first guess the solver completes itself;
+    without one, a large search looks for its own.
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """
-    highs = highspy.Highs()
-    _set_options(highs, budget)
+    guess = _columns_of(compiled, start) if start is not None else _own_start(compiled, budget)
+    highs = _fresh(budget)
     _must(highs.passModel(compiled.lp), "take the model")
-    if start is not None:
-        _warm(highs, compiled, start)
+    if guess:
+        index, value = np.array(list(guess), dtype=np.int32), np.array(list(guess.values()))
+        _must(highs.setSolution(len(guess), index, value), "take the first guess")
     _must(highs.run(), "run")
     return _answer(highs, compiled)
+
+
+def _own_start(compiled: Compiled, budget: Budget) -> dict[int, float] | None:
+    if len(integer_columns(compiled.lp)) < WORTHWHILE_INTEGERS:
+        return None
+    support = relaxed_support(_fresh(budget), compiled.lp)
+    if support is None:
+        return None
+    shorter = replace(
+        budget,
+        gap=max(budget.gap / 4, _START_GAP),
+        nodes=min(budget.nodes, _START_NODES),
+        time_s=budget.time_s / 4,
+    )
+    return restricted_start(_fresh(shorter), compiled.lp, support=support)
+
+
+def _columns_of(compiled: Compiled, start: Mapping[str, int]) -> dict[int, float]:
+    return {
+        at: float(min(start.get(variable.index(), 0), variable.ub))
+        for at, variable in enumerate(compiled.columns)
+        if variable.parent_component().local_name == "n"
+    }
+
+
+def _fresh(budget: Budget) -> Any:
+    highs = highspy.Highs()
+    _set_options(highs, budget)
+    return highs
 
 
 def _set_options(highs: Any, budget: Budget) -> None:
@@ -145,19 +184,6 @@ def _set_options(highs: Any, budget: Budget) -> None:
     }
     for name, value in options.items():
         _must(highs.setOptionValue(name, value), f"set {name}")
-
-
-def _warm(highs: Any, compiled: Compiled, start: Mapping[str, int]) -> None:
-    index, value = [], []
-    for at, variable in enumerate(compiled.columns):
-        if variable.parent_component().local_name == "n":
-            index.append(at)
-            value.append(float(min(start.get(variable.index(), 0), variable.ub)))
-    if index:
-        _must(
-            highs.setSolution(len(index), np.array(index, dtype=np.int32), np.array(value)),
-            "take the first guess",
-        )
 
 
 def _must(status: Any, action: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pyomo.environ as pyo
 from pyomo.core.expr.numeric_expr import LinearExpression
+from pyomo.repn.plugins.lp_writer import LPWriter
 
 from optimizer.milp.inputs import Inputs
 from sites.units import W_PER_KW
@@ -21,7 +22,7 @@ RowKey = tuple[str, str]
 
 ELASTIC_FAMILIES = (
     "pool_accelerators",
-    "power_budget",
+    "site_power",
     "supply_limit",
     "link_bandwidth",
     "replica_floor",
@@ -109,18 +110,24 @@ def start_formulation(inputs: Inputs, elasticity: Elasticity) -> Formulation:
 
 
 def lp_text(formulation: Formulation, *, family: str | None = None) -> str:
-    """The model in CPLEX LP format with readable names; only one row family if named."""
+    """The model in CPLEX LP format with readable names; with `family`, that row family alone and
+    no objective.
+    """
     model = formulation.model
-    rows = list(model.component_objects(pyo.Constraint, active=True))
-    hidden = [row for row in rows if family is not None and row.local_name != family]
-    for row in hidden:
-        row.deactivate()
+    hidden = []
+    if family is not None:
+        rows = model.component_objects(pyo.Constraint, active=True)
+        hidden = [row for row in rows if row.local_name != family]
+        hidden += list(model.component_objects(pyo.Objective, active=True))
+        model.no_cost = pyo.Objective(expr=1.0 * model.nothing)
+    for part in hidden:
+        part.deactivate()
     text = StringIO()
-    from pyomo.repn.plugins.lp_writer import LPWriter  # noqa: PLC0415
-
     LPWriter().write(model, text, symbolic_solver_labels=True)
-    for row in hidden:
-        row.activate()
+    for part in hidden:
+        part.activate()
+    if family is not None:
+        model.del_component(model.no_cost)
     return text.getvalue()
 
 

@@ -51,7 +51,7 @@ API_KEY_TTL_S_MAX = 3_650 * 86_400
 
 
 class Control(Protocol):
-    """What the API needs of the control loop: `scheduler.driver.Driver`, or a stand-in in memory."""
+    """What the API needs of the control loop: `scheduler.driver.Driver`, or one in memory."""
 
     def new_receipt_id(self, prefix: str) -> str: ...
 

@@ -132,9 +132,10 @@ def show_drill(out: Output, api: Api, site_id: str) -> bool:
     served = sum(row["tok_s"] * (1 - row["shed_percent"] / 100) for row in rows)
     part = served / affected if affected else 1.0
     out.line(
-        f"Served {part:.0%} of them. Residency breaches: {len(unlawful_shares(drill, problem))}. "
-        f"Plan {_short(drill)}. Cost {money(drill.cost_before_usd_per_h)} → {money(drill.cost_after_usd_per_h)}"
+        f"Served {part:.0%} of them. Residency breaches: {len(unlawful_shares(drill, problem))}"
     )
+    before, after = drill.cost_before_usd_per_h, drill.cost_after_usd_per_h
+    out.line(f"Plan {_short(drill)}. Cost {money(before)} → {money(after)}")
     return worse
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+
 from agents.gateway.config import render
 from agents.gateway.facts import GatewayPaths, GatewayTuning, ReplicaAddress
-
 from agents.gateway.process import Gateway
 from agents.processes import ProcessTable, free_port
 from scheduler.pki import Authority

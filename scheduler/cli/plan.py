@@ -1,0 +1,238 @@
+"""Commands about plans that change nothing: plan, show, diff.
+
+The optimizer decides; here its question is put together (files, and the running fleet where a
+server is known) and its answer shown, saved and turned into an exit code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scheduler.cli.client import NoServerError, connected
+from scheduler.cli.output import CliError, ExitCode
+from scheduler.cli.session import Command, Session, pass_session
+
+if TYPE_CHECKING:
+    from optimizer.outcome import Outcome
+    from optimizer.plan import Plan
+    from optimizer.problem import Problem
+    from scheduler.plan_file import SavedPlan
+    from scheduler.view import FleetView
+
+FULL = click.option("--full", is_flag=True, help="Everything, unchanged and rejected too.")
+
+
+class Percent(click.ParamType[float]):
+    """A part of a whole: ``1%`` or ``0.01``."""
+
+    name = "percent"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        text = str(value)
+        try:
+            part = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+        except ValueError:
+            part = -1.0
+        if not 0 <= part <= 1:
+            self.fail(f"{text!r} is no part of a whole; write 1% or 0.01", param, ctx)
+        return part
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What `plan` was asked: the question, where it came from, the plan in force meanwhile."""
+
+    problem: Problem
+    fleet_digest: str
+    fleet_paths: tuple[str, ...]
+    state_serial: int
+    before: Plan | None
+
+
+@click.command(cls=Command)
+@click.option(
+    "-f",
+    "--file",
+    "paths",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Fleet files or folders.  [default: the running server's fleet]",
+)
+@click.option("--out", "out_path", type=click.Path(path_type=Path), help="Save the plan for apply.")
+@click.option("--period", type=click.IntRange(0, 23), default=None, help="Hour of day (UTC).")
+@click.option(
+    "--time-limit", type=click.FloatRange(min=0, min_open=True), help="Most seconds to search."
+)
+@click.option("--gap", type=Percent(), help="Stop within this distance of the best: 1% or 0.01.")
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if anything would change.")
+@FULL
+@pass_session
+def plan(
+    session: Session,
+    paths: tuple[Path, ...],
+    *,
+    out_path: Path | None,
+    period: int | None,
+    time_limit: float | None,
+    gap: float | None,
+    detailed_exitcode: bool,
+    full: bool,
+) -> None:
+    """Decide what should run where, and show what would change. Changes nothing itself."""
+    limits = {"gap_limit": gap, "time_limit_s": time_limit}
+    given = {name: value for name, value in limits.items() if value is not None}
+    asked = _ask(session, paths, period=period, plan_policy=given)
+    outcome = _solve(session, asked)
+    saved = _saved(asked, outcome)
+    if out_path is not None:
+        from scheduler.plan_file import write_plan
+
+        write_plan(out_path, saved)
+    changes = _show(session, saved, outcome, full=full)
+    if out_path is not None:
+        session.out.note(f"Saved: {out_path}. Carry it out with: hinterland apply {out_path}")
+    if detailed_exitcode and changes:
+        raise CliError(ExitCode.CHANGES)
+
+
+def _ask(
+    session: Session, paths: tuple[Path, ...], *, period: int | None, plan_policy: dict[str, Any]
+) -> Asked:
+    from scheduler.fleet_problem import as_running, description_digest, read_problem
+
+    live = _live(session, needed=not paths)
+    if paths:
+        hour = period if period is not None else (live.problem.period if live else 0)
+        described = read_problem(paths, period=hour, plan_policy=plan_policy)
+        problem = as_running(described, live.problem) if live else described
+    else:
+        assert live is not None, "without files a server is needed"
+        policy = dataclasses.replace(live.problem.plan_policy, **plan_policy)
+        hour = live.problem.period if period is None else period
+        problem = dataclasses.replace(live.problem, plan_policy=policy, period=hour)
+    return Asked(
+        problem=problem,
+        fleet_digest=description_digest(problem),
+        fleet_paths=tuple(str(path) for path in paths),
+        state_serial=live.state_serial if live else 0,
+        before=live.plan if live else None,
+    )
+
+
+def _live(session: Session, *, needed: bool) -> FleetView | None:
+    try:
+        with connected(session.state_dir) as api:
+            return api.state()
+    except NoServerError as fault:
+        if needed:
+            raise CliError(fault.code, f"{fault}; or plan from files with -f") from fault
+        return None
+
+
+def _solve(session: Session, asked: Asked) -> Outcome:
+    from optimizer.outcome import SolveStatus
+    from optimizer.solve import solve
+    from scheduler.cli.plan_text import infeasible_lines
+    from sites.clock import SystemClock
+
+    if session.out.live:
+        session.out.note(f"Planning {len(asked.problem.classes)} traffic classes …")
+    outcome = solve(asked.problem, clock=SystemClock(), start=asked.before)
+    if outcome.plan is not None:
+        return outcome
+    if outcome.status is not SolveStatus.INFEASIBLE:
+        raise CliError(ExitCode.ERROR, f"no plan: {outcome.message}")
+    if not session.out.for_people:
+        from sites.digest import to_plain
+
+        ways = to_plain(outcome.relaxations)
+        session.out.data("plan", {"status": "infeasible", "relaxations": ways})
+    raise CliError(ExitCode.INFEASIBLE, "\n".join(infeasible_lines(outcome)))
+
+
+def _saved(asked: Asked, outcome: Outcome) -> SavedPlan:
+    from scheduler.plan_file import Binding, SavedPlan, summary_of
+    from sites.digest import digest
+
+    assert outcome.plan is not None, "only an outcome with a plan is saved"
+    return SavedPlan(
+        problem=asked.problem,
+        plan=outcome.plan,
+        before=asked.before,
+        summary=summary_of(outcome),
+        binding=Binding(
+            state_serial=asked.state_serial,
+            fleet_digest=asked.fleet_digest,
+            problem_digest=digest(asked.problem),
+            fleet_paths=asked.fleet_paths,
+        ),
+    )
+
+
+def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: bool) -> bool:
+    """Show a plan against the one before it; returns whether anything changes."""
+    from scheduler.cli.plan_text import PlanText
+    from sites.digest import to_plain
+
+    text = PlanText.of(saved, outcome)
+    if session.out.for_people:
+        for line, style in text.lines(full=full):
+            session.out.line(line, style=style)
+    else:
+        session.out.data(
+            "plan",
+            {
+                "status": saved.summary.status.value,
+                "plan_digest": saved.plan.plan_digest,
+                "binding": to_plain(saved.binding),
+                "summary": to_plain(saved.summary),
+                "changes": to_plain(text.diff),
+                "plan": to_plain(saved.plan),
+            },
+        )
+    return text.changes
+
+
+@click.command(cls=Command)
+@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@FULL
+@pass_session
+def show(session: Session, plan_path: Path, *, full: bool) -> None:
+    """Show a saved plan: what it would change, what it costs, why not otherwise."""
+    from scheduler.plan_file import read_plan
+
+    _show(session, read_plan(plan_path), None, full=full)
+
+
+@click.command(cls=Command)
+@click.argument("before_path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.argument("after_path", metavar="[OTHER]", required=False, type=click.Path(path_type=Path))
+@click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if they differ.")
+@FULL
+@pass_session
+def diff(
+    session: Session,
+    before_path: Path,
+    after_path: Path | None,
+    *,
+    detailed_exitcode: bool,
+    full: bool,
+) -> None:
+    """Compare two saved plans, or the plan in force with a saved one."""
+    from scheduler.plan_file import read_plan
+
+    first = read_plan(before_path)
+    if after_path is None:
+        with connected(session.state_dir) as api:
+            before, after = api.state().plan, first
+    else:
+        before, after = first.plan, read_plan(after_path)
+    changes = _show(session, dataclasses.replace(after, before=before), None, full=full)
+    if detailed_exitcode and changes:
+        raise CliError(ExitCode.CHANGES)

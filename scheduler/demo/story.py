@@ -1,0 +1,317 @@
+"""The demo as a story: every chapter is what a user would do, with the command they would type.
+
+Decides the order of chapters and when one is over (a condition seen through the operator API, with
+a timeout). Everything it shows comes from the product: its commands, its API, its clients' answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agents.processes import package_env
+from scheduler.cli.client import connected
+from scheduler.cli.output import Column, Output
+from scheduler.demo.clients import Answer, Caller, Tally, Traffic, ask, tally
+from scheduler.embedded import EmbeddedFleet
+from scheduler.receipt import ChangeReason, RolloutState
+from scheduler.view import Drill, FleetView
+from sites.clock import Clock
+from sites.errors import FatalError
+from sites.plain import from_plain
+from sites.residency import may_transit
+
+COMMAND_TIMEOUT_S = 120
+CALM_S = 12
+LOSS_S = 12
+RETURN_TIMEOUT_S = 90
+POLL_MS = 200
+RATE_FACTOR = 1.5
+"""Clients ask this many times as often as planned, so that a short demo shows many requests."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """What the demo saw of the loss of a site."""
+
+    site_id: str
+    predicted_digest: str
+    actual_digest: str
+    tally: Tally
+
+
+class Story:
+    """One run of the demo on a started fleet."""
+
+    def __init__(self, *, fleet: EmbeddedFleet, out: Output, clock: Clock) -> None:
+        self._fleet = fleet
+        self._out = out
+        self._clock = clock
+        self._plan_path = fleet.state_dir / "demo.plan"
+
+    def run(self) -> bool:
+        """Tell it; returns whether everything went as it should."""
+        self._chapter("Plan: which model runs where, which traffic goes to which site")
+        self._hinterland("plan", "--out", str(self._plan_path))
+        self._chapter("Apply: make before break, step by step, with a receipt")
+        self._hinterland("apply", str(self._plan_path), "--yes")
+        callers = self._callers()
+        self._chapter("Traffic: the openai client, streaming, from every market")
+        refusals = self._refusals(callers)
+        traffic = Traffic(callers, clock=self._clock)
+        traffic.start()
+        try:
+            self._wait_s(CALM_S)
+            calm = tally(traffic.answers())
+            self._show_tally(calm)
+            loss = self._lose_a_site(traffic)
+            self._bring_back(loss.site_id)
+        finally:
+            answers = traffic.stop()
+        self._chapter("All requests of this demo")
+        everything = tally(answers)
+        self._show_tally(everything)
+        audited = self._audit()
+        return self._verdict(loss, everything, refusals=refusals, audited=audited)
+
+    # Chapters.
+
+    def _callers(self) -> tuple[Caller, ...]:
+        problem = self._view().problem
+        keys = {t.tenant_id: self._api_key(t.tenant_id) for t in problem.tenants}
+        markets = {m.market_id: m for m in problem.fleet.markets}
+        callers = []
+        for one in problem.classes:
+            policy = problem.residency(one.residency_policy_id)
+            gateways = tuple(
+                site.gateway.client_address
+                for access in markets[one.market_id].by_distance()
+                if (site := problem.fleet.site(access.site_id)).gateway is not None
+                and may_transit(policy, country=site.country)
+            )
+            callers.append(
+                Caller(
+                    market_id=one.market_id,
+                    tenant_id=one.tenant_id,
+                    service_id=one.service_id,
+                    api_key=keys[one.tenant_id],
+                    gateways=gateways,
+                    requests_per_s=problem.rate_rps(one) * RATE_FACTOR,
+                )
+            )
+        return tuple(callers)
+
+    def _api_key(self, tenant_id: str) -> str:
+        said = self._call("token", "create", "--tenant", tenant_id, "-o", "json")
+        return str(json.loads(said.stdout)["token"])
+
+    def _refusals(self, callers: tuple[Caller, ...]) -> bool:
+        """Ask for what must be refused; whether each was, and how, is shown."""
+        one = max(callers, key=lambda c: (c.tenant_id == "alpine-travel", c.market_id))
+        asked = (
+            ("no valid API key", 401, _changed(one, api_key="not-a-key")),
+            ("a model nobody serves", 404, _changed(one, service_id="gpt-unknown")),
+            ("data may run in CH only", 451, _changed(one, residency_header="ch-only")),
+        )
+        rows = []
+        for what, expected, caller in asked:
+            answer = ask(caller, prompt="hello", clock=self._clock)
+            rows.append(
+                {
+                    "what": what,
+                    "expected": expected,
+                    "status": answer.status,
+                    "said": answer.detail[:90],
+                }
+            )
+        columns = (
+            Column(title="asked", field="what"),
+            Column(title="status", field="status", number=True),
+            Column(title="answer", field="said"),
+        )
+        self._out.line("What the gateway itself refuses:")
+        self._out.rows("refusals", rows, columns)
+        return all(r["status"] == r["expected"] for r in rows)
+
+    def _lose_a_site(self, traffic: Traffic) -> Loss:
+        before = self._view()
+        site_id = _busiest(before, traffic.answers())
+        self._chapter(f"Failover drill: what if {site_id} were lost now?")
+        self._hinterland("failover", site_id, "--drill", may_fail=True)
+        with connected(self._fleet.state_dir) as api:
+            predicted = api.get(f"/v1/sites/{site_id}/drill")
+        self._chapter(f"SIGKILL to the agent, the gateway and the model servers of {site_id}")
+        killed_at_ms = self._clock.monotonic_ms()
+        for record in self._fleet.kill_site(site_id):
+            self._out.line(f"  killed {record.name} (pid {record.pid})")
+        self._until(
+            lambda view: site_id in view.problem.lost_sites and _failover_digest(view) != "",
+            what=f"the control plane to notice the loss of {site_id}",
+            timeout_s=30,
+        )
+        noticed_ms = self._clock.monotonic_ms() - killed_at_ms
+        self._out.line(f"  noticed and rerouted after at most {noticed_ms} ms")
+        self._wait_s(LOSS_S)
+        since = [a for a in traffic.answers() if a.started_ms + a.total_ms >= killed_at_ms]
+        seen = tally(since)
+        self._out.line("Requests under way at the kill, or sent since:")
+        self._show_tally(seen)
+        self._hinterland("get", "sites")
+        self._hinterland("get", "routes")
+        return Loss(
+            site_id=site_id,
+            predicted_digest=from_plain(Drill, predicted).plan_digest,
+            actual_digest=_failover_digest(self._view()),
+            tally=seen,
+        )
+
+    def _bring_back(self, site_id: str) -> None:
+        self._chapter(f"{site_id} comes back")
+        started = len(self._view().receipts)
+        self._fleet.forget_site(site_id)
+        self._fleet.start_site(site_id)
+        self._until(
+            lambda view: site_id not in view.problem.lost_sites and _settled(view, started),
+            what=f"{site_id} to be back in the plan",
+            timeout_s=RETURN_TIMEOUT_S,
+        )
+        self._wait_s(CALM_S)
+        self._hinterland("rollout", "history")
+        self._hinterland("get", "sites")
+
+    def _audit(self) -> bool:
+        self._chapter("Audit: where did each tenant's data run, and is the answer complete?")
+        done = []
+        for tenant in self._view().problem.tenants:
+            done.append(self._hinterland("audit", "residency", "--tenant", tenant.tenant_id))
+        done.append(self._hinterland("audit", "verify"))
+        return all(done)
+
+    def _verdict(self, loss: Loss, everything: Tally, *, refusals: bool, audited: bool) -> bool:
+        self._chapter("What this demo came to")
+        as_predicted = loss.predicted_digest == loss.actual_digest != ""
+        facts = (
+            (
+                everything.failed == 0,
+                f"{everything.failed} of {everything.requests} requests failed",
+            ),
+            (as_predicted, f"the loss of {loss.site_id} went as the drill predicted"),
+            (refusals, "what had to be refused was refused"),
+            (audited, "audit answers are complete, without breach, and verified"),
+        )
+        for good, text in facts:
+            mark = self._out.styled("yes", "green") if good else self._out.styled("NO ", "red")
+            self._out.line(f"  {mark}  {text}")
+        return all(good for good, _ in facts)
+
+    # Means.
+
+    def _chapter(self, title: str) -> None:
+        self._out.line()
+        self._out.line(f"== {title}", style="bold")
+
+    def _hinterland(self, *arguments: str, may_fail: bool = False) -> bool:
+        """Show and run a command; returns whether it ended well (or was allowed not to)."""
+        self._out.line(self._out.styled(f"$ hinterland {' '.join(arguments)}", "dim"))
+        done = self._call(*arguments)
+        self._out.line(done.stdout.rstrip())
+        if done.stderr.strip():
+            self._out.line(done.stderr.rstrip())
+        return may_fail or done.returncode == 0
+
+    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "scheduler.cli", "--context", str(self._fleet.state_dir)]
+        return subprocess.run(
+            [*command, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=COMMAND_TIMEOUT_S,
+            check=False,
+            env=package_env(),
+        )
+
+    def _view(self) -> FleetView:
+        with connected(self._fleet.state_dir) as api:
+            return api.state()
+
+    def _until(self, done: Callable[[FleetView], bool], *, what: str, timeout_s: float) -> None:
+        for _ in range(int(timeout_s * 1_000 / POLL_MS)):
+            if done(self._view()):
+                return
+            self._clock.block_ms(POLL_MS)
+        raise FatalError(f"{what}: not within {timeout_s:g} s")
+
+    def _wait_s(self, duration_s: float) -> None:
+        self._clock.block_ms(int(duration_s * 1_000))
+
+    def _show_tally(self, seen: Tally) -> None:
+        sites = "  ".join(f"{site or '-'} {n}" for site, n in seen.by_site)
+        self._out.line(
+            f"  {seen.requests} requests, {seen.failed} failed, {seen.second_gateway} went on to a "
+            f"second gateway; TTFT p50 {seen.ttft_ms_p50} ms, p99 {seen.ttft_ms_p99} ms, "
+            f"longest {seen.longest_ms} ms"
+        )
+        self._out.line(f"  answered by: {sites}")
+        statuses = [f"{s or 'no answer'} x{n}" for s, n in seen.by_status if s != 200]
+        if statuses:
+            self._out.line(f"  not answered: {', '.join(statuses)}")
+
+
+def tell(*, fleet: EmbeddedFleet, out: Output, clock: Clock) -> bool:
+    """Start the fleet, tell the story, stop everything; returns whether all went as it should.
+
+    Raises FatalError if the fleet cannot be started or does not get to where a chapter ends.
+    """
+    try:
+        asyncio.run(fleet.start(lambda text: out.line(f"  {text}")))
+        good = Story(fleet=fleet, out=out, clock=clock).run()
+    finally:
+        left = asyncio.run(fleet.stop())
+    out.line()
+    if left:
+        raise FatalError(f"still running: {', '.join(left)}; end them by hand")
+    out.line("Everything is stopped.")
+    return good
+
+
+def _changed(caller: Caller, *, api_key: str = "", service_id: str = "", **given: str) -> Caller:
+    return Caller(
+        market_id=caller.market_id,
+        tenant_id=caller.tenant_id,
+        service_id=service_id or caller.service_id,
+        api_key=api_key or caller.api_key,
+        gateways=caller.gateways,
+        requests_per_s=caller.requests_per_s,
+        residency_header=given.get("residency_header", ""),
+    )
+
+
+def _busiest(view: FleetView, answers: tuple[Answer, ...]) -> str:
+    """The site that answered most so far: the loss that matters."""
+    served = Counter({s.site_id: 0 for s in view.sites})
+    served.update(a.serving_site for a in answers if a.ok and a.serving_site in served)
+    return min(served, key=lambda s: (-served[s], s))
+
+
+def _failover_digest(view: FleetView) -> str:
+    """Digest of the newest plan a failover put into force; "" if none has been yet."""
+    for receipt in reversed(view.receipts):
+        if receipt.reason is ChangeReason.FAILOVER:
+            return receipt.plan_digest
+    return ""
+
+
+def _settled(view: FleetView, receipts_before: int) -> bool:
+    """Whether a re-balancing change made since has ended and nothing is under way."""
+    newer = view.receipts[receipts_before:]
+    rebalanced = any(
+        r.reason is ChangeReason.REBALANCE
+        and r.state in (RolloutState.DONE, RolloutState.UNCHANGED)
+        for r in newer
+    )
+    return rebalanced and not view.rollout_receipt_id and not view.solving
