@@ -260,6 +260,7 @@ class AgentCore:
         keeper = self._world.keeper
         ready = [r.replica_id for r in self._executor.replicas() if r.was_ready]
         await asyncio.gather(*(keeper.read_load(i) for i in ready))
+        self._world.processes.trim_logs()
 
     def _replicas_seen(self) -> tuple[ReplicaObservation, ...]:
         return site_view.observe_replicas(

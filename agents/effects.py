@@ -31,6 +31,7 @@ from agents.executor_messages import (
 )
 from agents.gateway.facts import ReplicaAddress
 from agents.ports import GatewayPort, Ready
+from agents.processes import ProcessTable
 from agents.record_pump import RecordPump
 from agents.replicas import ReplicaKeeper
 from agents.store import AgentStore
@@ -56,6 +57,7 @@ class World:
     keeper: ReplicaKeeper
     gateway: GatewayPort
     pump: RecordPump
+    processes: ProcessTable
 
 
 class Effects:

@@ -79,6 +79,10 @@ class LogTail:
             and self._path.stat().st_size > ROTATE_BYTES
         )
 
+    def rotate(self) -> None:
+        """Move the log aside; its writer keeps writing there until it reopens ``x``."""
+        self._path.rename(self._rotated)
+
     def restore(self) -> None:
         """Undo a rotation that ended halfway: moved aside, but the writer was never told."""
         if self._rotated.exists() and not self._path.exists():

@@ -38,8 +38,8 @@ class GatewayPort(Protocol):
         """What it counts and thinks of its peers."""
         ...
 
-    async def rotate_access_log(self) -> None:
-        """Move its access log aside (``x`` to ``x.1``) and have it write a new one.
+    async def reopen_access_log(self) -> None:
+        """Write to a new access log after the old one was moved aside.
 
         Raises RetryableError if it cannot be asked.
         """

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import structlog
 
@@ -108,7 +109,7 @@ class RecordPump:
         """Read what is new, then send what is due."""
         try:
             if self._tail.is_rotation_due():
-                await gateway.rotate_access_log()
+                await self._rotate(gateway)
             await self._read()
             self._fault = ""
         except RetryableError as fault:
@@ -132,6 +133,14 @@ class RecordPump:
     def close(self) -> None:
         """Close the spool; everything is durable already."""
         self._spool.close()
+
+    async def _rotate(self, gateway: GatewayPort) -> None:
+        self._tail.rotate()
+        try:
+            await gateway.reopen_access_log()
+        except RetryableError:
+            self._tail.restore()
+            raise
 
     async def _read(self) -> None:
         for _ in range(_READS_PER_TURN):
@@ -189,7 +198,7 @@ class RecordPump:
 
 def bounded(record: ExecutionRecord) -> ExecutionRecord:
     """The record with every overlong text replaced by ``sha256:`` and its digest."""
-    long: dict[str, str] = {}
+    long: dict[str, Any] = {}
     for field in fields(record):
         value = getattr(record, field.name)
         if isinstance(value, str) and len(value) > TEXT_CHARACTERS_MAX:

@@ -31,9 +31,9 @@ class SiteGateway:
         """See `GatewayPort`."""
         return await self._envoy.observe()
 
-    async def rotate_access_log(self) -> None:
+    async def reopen_access_log(self) -> None:
         """See `GatewayPort`."""
-        await self._envoy.rotate_access_log()
+        await self._envoy.reopen_access_log()
 
     async def stop(self) -> None:
         """See `GatewayPort`."""

@@ -6,13 +6,12 @@ back further than one round of closing what does not pay. Best plans are the for
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from optimizer.costs import (
     cost_of,
-    network_usd_per_request,
-    possible_draw_w,
     priced_plan,
     replica_price_usd_per_h,
     shed_price_usd_per_h,
@@ -71,8 +70,7 @@ def _spare_usd(reach: Reach, arc: CandidateArc) -> float:
     assert point is not None and site is not None
     dearest = max(sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies)
     per_h = (point.full_w - point.idle_w) * site.pue * dearest
-    network = network_usd_per_request(reach, arc.class_id, arc.group.site_id)
-    return per_h * arc.replica_seconds / _S_PER_H + network
+    return per_h * arc.replica_seconds / _S_PER_H + arc.network_usd_per_request
 
 
 def _request_usd(reach: Reach, arc: CandidateArc, *, floor_energy: bool) -> float:
@@ -84,8 +82,7 @@ def _request_usd(reach: Reach, arc: CandidateArc, *, floor_energy: bool) -> floa
     price = max(0.0, min(prices)) if floor_energy else max(prices)
     watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
     per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * price
-    network = network_usd_per_request(reach, arc.class_id, group.site_id)
-    return per_h * arc.replica_seconds / _S_PER_H + network
+    return per_h * arc.replica_seconds / _S_PER_H + arc.network_usd_per_request
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +108,12 @@ class _Builder:
         }
         limit = problem.plan_policy.move_limit_replicas
         self.move_limit = float("inf") if limit is None else limit
-        self.room = Room(self.reach, self._kept())
+        kept = self._kept()
+        self.room = Room(self.reach, kept)
+        self.held: dict[tuple[str, ...], float] = defaultdict(float)
+        self.moved = sum(self.running.values()) - sum(g.replicas for g in kept)
+        for one in kept:
+            self._count(one.group, one.replicas)
         self.options = self._options()
 
     def _kept(self) -> list[PlannedGroup]:
@@ -140,9 +142,9 @@ class _Builder:
 
     def start(self) -> None:
         """Stop what runs beyond a limit, then meet the floors, cheapest group first."""
-        for group in sorted(self.room.groups.values()):
+        for group in self._placed():
             while self._is_over(group) and self.can_drop(group):
-                self.room.place(group, -1)
+                self.place(group, -1)
         known = sorted({a.group for a in self.arcs} | {r.group for r in self.problem.running})
         for bound in sorted(
             self.problem.plan_policy.replica_bounds, key=lambda b: (b.site_id, b.variant_id)
@@ -157,7 +159,7 @@ class _Builder:
             groups.sort(key=lambda g: (replica_price_usd_per_h(self.reach, g), g))
             for group in groups:
                 while self._of_variant(group) < bound.fewest and self.can_add(group):
-                    self.room.place(group, 1)
+                    self.place(group, 1)
 
     def by_priority(self) -> list[str]:
         """Classes with demand and an arc: shed last first, protected before others."""
@@ -173,17 +175,20 @@ class _Builder:
         worth = shed_price_usd_per_h(self.reach, class_id) / (self.reach.rates[class_id] * _S_PER_H)
         must = self.problem.plan_policy.max_shed_basis_points is not None
         options = self.options[class_id]
-        for option in sorted(options, key=lambda o: (o.spare_price, o.group)):
+        placed = [o for o in options if self.room.replicas[o.group.group_id] > 0]
+        for option in sorted(placed, key=lambda o: (o.spare_price, o.group)):
             if option.spare_price < worth or must:
                 self._fill(class_id, option.group)
         for option in options:
+            if self.room.served(class_id) == WHOLE_BP:
+                return
             if option.price < worth or must:
                 self._fill_and_add(class_id, option.group)
         self.room.even_out(class_id)
 
     def _wanted(self, class_id: str, group: ReplicaGroup) -> int:
         """What is left of a class, within what one of its sites may take."""
-        per_site = WHOLE_BP // self.reach.classes[class_id].spread_sites
+        per_site = -(-WHOLE_BP // self.reach.classes[class_id].spread_sites)
         return min(
             WHOLE_BP - self.room.served(class_id),
             per_site - self.room.at_site(class_id, group.site_id),
@@ -198,23 +203,39 @@ class _Builder:
 
     def _fill_and_add(self, class_id: str, group: ReplicaGroup) -> None:
         while not self._fill(class_id, group) and self.can_add(group):
-            self.room.place(group, 1)
+            self.place(group, 1)
             if self.room.fits(class_id, group.group_id) == 0:
-                self.room.place(group, -1)
+                self.place(group, -1)
                 return
 
-    def _spare_budget_w(self, site_id: str) -> float:
-        possible_w = possible_draw_w(self.reach, self.room.planned()).get(site_id, 0.0)
-        site = self.problem.fleet.site(site_id)
-        return at_period(site.power_budget_w, self.problem.period) - possible_w
+    def place(self, group: ReplicaGroup, more: int) -> None:
+        """Add (or take away) one replica at a time and keep count."""
+        step = 1 if more > 0 else -1
+        for _ in range(abs(more)):
+            now = self.room.replicas.get(group.group_id, 0)
+            wanted = self.running.get(group.group_id, 0)
+            self.moved += abs(now + step - wanted) - abs(now - wanted)
+            self.room.place(group, step)
+            self._count(group, step)
 
-    def _pool_used(self, group: ReplicaGroup) -> int:
-        return sum(
-            n * self.room.groups[g].accelerators_per_replica
-            for g, n in self.room.replicas.items()
-            if (self.room.groups[g].site_id, self.room.groups[g].pool_id)
-            == (group.site_id, group.pool_id)
-        )
+    def _count(self, group: ReplicaGroup, more: int) -> None:
+        point, site = self.reach.point(group), self.reach.site(group.site_id)
+        assert point is not None and site is not None
+        accelerators = group.accelerators_per_replica * more
+        self.held["pool", group.site_id, group.pool_id] += accelerators
+        self.held["variant", group.site_id, group.variant_id] += more
+        self.held["power", group.site_id] += point.full_w * site.pue * more
+
+    def _spare_budget_w(self, site_id: str) -> float:
+        site = self.problem.fleet.site(site_id)
+        budget_w = at_period(site.power_budget_w, self.problem.period)
+        return budget_w - self.held["power", site_id]
+
+    def _pool_used(self, group: ReplicaGroup) -> float:
+        return self.held["pool", group.site_id, group.pool_id]
+
+    def _of_variant(self, group: ReplicaGroup) -> float:
+        return self.held["variant", group.site_id, group.variant_id]
 
     def _is_over(self, group: ReplicaGroup) -> bool:
         """Whether what is placed already breaks a limit of the group's site."""
@@ -240,17 +261,9 @@ class _Builder:
             self._pool_used(group) + group.accelerators_per_replica <= pool.count
             and point.full_w * site.pue <= self._spare_budget_w(site.site_id) + _ROUNDING
             and point.idle_w * site.pue <= self.room.spare_w(site.site_id) + _ROUNDING
-            and self._moves() + moving <= self.move_limit
+            and self.moved + moving <= self.move_limit
             and self._of_variant(group) < self._bounds(group)[1]
             and not (site.cordoned and moving > 0)
-        )
-
-    def _of_variant(self, group: ReplicaGroup) -> int:
-        return sum(
-            n
-            for g, n in self.room.replicas.items()
-            if (self.room.groups[g].site_id, self.room.groups[g].variant_id)
-            == (group.site_id, group.variant_id)
         )
 
     def _bounds(self, group: ReplicaGroup) -> tuple[int, float]:
@@ -261,35 +274,30 @@ class _Builder:
                 most = most if bound.most is None else min(most, bound.most)
         return fewest, most
 
-    def _moves(self) -> int:
-        """Replicas started plus stopped so far, against what runs."""
-        if self.move_limit == float("inf"):
-            return 0
-        ids = sorted({*self.room.replicas, *self.running})
-        return sum(abs(self.room.replicas.get(g, 0) - self.running.get(g, 0)) for g in ids)
-
     def can_drop(self, group: ReplicaGroup) -> bool:
         """Whether one replica less breaks no floor and no move limit."""
         now = self.room.replicas[group.group_id]
         moving = 1 if now <= self.running.get(group.group_id, 0) else -1
         return (
             now > 0
-            and self._moves() + moving <= self.move_limit
+            and self.moved + moving <= self.move_limit
             and self._of_variant(group) > self._bounds(group)[0]
         )
 
     def close_what_does_not_pay(self) -> None:
         """Drop idle replicas; then close each group, then each site, if that makes it cheaper."""
-        for group in sorted(self.room.groups.values()):
+        for group in self._placed():
             self._drop_idle(group)
         if self.problem.plan_policy.max_shed_basis_points is not None:
             return
-        for group in sorted(self.room.groups.values()):
+        for group in self._placed():
             self._close((group,))
         for site in sorted(self.problem.fleet.sites, key=lambda s: s.site_id):
             if site.fixed_price_usd_per_h > 0:
-                here = [g for g in self.room.groups.values() if g.site_id == site.site_id]
-                self._close(tuple(sorted(here)))
+                self._close(tuple(g for g in self._placed() if g.site_id == site.site_id))
+
+    def _placed(self) -> list[ReplicaGroup]:
+        return sorted(g for i, g in self.room.groups.items() if self.room.replicas[i])
 
     def _drop_idle(self, group: ReplicaGroup) -> None:
         ceiling = self.problem.plan_policy.utilisation_ceiling
@@ -298,7 +306,7 @@ class _Builder:
             fewer = self.room.replicas[group.group_id] - 1
             if busy > fewer * ceiling + _ROUNDING or not self.can_drop(group):
                 return
-            self.room.place(group, -1)
+            self.place(group, -1)
 
     def _close(self, groups: tuple[ReplicaGroup, ...]) -> None:
         """Stop groups and shed what they served, unless that costs more or breaks a limit."""
@@ -312,14 +320,14 @@ class _Builder:
                 self.room.put(class_id, group.group_id, -held)
             stopped = 0
             while self.can_drop(group):
-                self.room.place(group, -1)
+                self.place(group, -1)
                 stopped += 1
             undo_replicas.append((group, stopped))
         hurt = {c for c, _, held in undo_shares if held}
         if self._cost() < before and all(self._is_spread(c) for c in hurt):
             return
         for group, stopped in undo_replicas:
-            self.room.place(group, stopped)
+            self.place(group, stopped)
         for class_id, group_id, held in undo_shares:
             self.room.put(class_id, group_id, held)
 
@@ -329,7 +337,7 @@ class _Builder:
             self.room.served(class_id),
         )
         sites = {self.room.groups[g].site_id for g in self.room.shares[class_id]}
-        return all(self.room.at_site(class_id, s) * wanted <= served for s in sites)
+        return all(self.room.at_site(class_id, s) <= -(-served // wanted) for s in sites)
 
     def _cost(self) -> float:
         groups, shares = self.room.planned(), self.room.traffic()

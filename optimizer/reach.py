@@ -62,6 +62,7 @@ class Reach:
         self.rates = _rates(problem)
         self._markets = {m.market_id: m for m in problem.fleet.markets}
         self._sites = {s.site_id: s for s in problem.fleet.sites}
+        self._pools = {(s.site_id, p.pool_id): p for s in problem.fleet.sites for p in s.pools}
         self._points = {
             (p.variant_id, p.accelerator, p.accelerators_per_replica): p
             for p in problem.catalog.serving_points
@@ -76,9 +77,7 @@ class Reach:
 
     def pool(self, group: ReplicaGroup) -> HardwarePool | None:
         """The pool a group stands on, None if the fleet has none."""
-        site = self.site(group.site_id)
-        pools = site.pools if site else ()
-        return next((p for p in pools if p.pool_id == group.pool_id), None)
+        return self._pools.get((group.site_id, group.pool_id))
 
     def point(self, group: ReplicaGroup) -> ServingPoint | None:
         """What one replica of the group does, None if the catalog does not say."""

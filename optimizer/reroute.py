@@ -178,7 +178,7 @@ class _Reroute:
 
     def _site_room(self, one: TrafficClass, group_id: str) -> int:
         """What a group may still take, within what one site may take of a spread class."""
-        per_site = WHOLE_BP // one.spread_sites
+        per_site = -(-WHOLE_BP // one.spread_sites)
         here = self.room.at_site(one.class_id, self.room.groups[group_id].site_id)
         return max(0, min(self.room.fits(one.class_id, group_id), per_site - here))
 
@@ -226,7 +226,7 @@ class _Reroute:
     def _swap(self, one: TrafficClass, victim: TrafficClass, group_id: str, *, held: int) -> None:
         """Give a class what a lesser one holds at a group, no more than it needs."""
         group = self.room.groups[group_id]
-        per_site = WHOLE_BP // one.spread_sites
+        per_site = -(-WHOLE_BP // one.spread_sites)
         wanted = min(
             self._missing(one.class_id),
             per_site - self.room.at_site(one.class_id, group.site_id),

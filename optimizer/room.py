@@ -153,7 +153,10 @@ class Room:
         return tuple(ShedTraffic(class_id=c, basis_points=bp) for c, bp in left.items() if bp > 0)
 
     def even_out(self, class_id: str) -> None:
-        """Take from a class's sites until none serves more than 1/k of what is served (spread)."""
+        """Take from a class's sites until none serves more than 1/k of what is served (spread).
+
+        1/k is rounded up to a whole basis point.
+        """
         wanted = self.reach.classes[class_id].spread_sites
         if wanted == 1 or not self.shares[class_id]:
             return
@@ -190,11 +193,11 @@ class Room:
 
 
 def _widest_cap(held: list[int], wanted: int) -> int:
-    """Largest c with sum(min(h, c)) >= wanted x c: then c is at most 1/wanted of what is kept."""
+    """Largest c that is at most 1/wanted, rounded up, of the sum of min(h, c)."""
     low, high = 0, max(held)
     while low < high:
         middle = (low + high + 1) // 2
-        if sum(min(h, middle) for h in held) >= wanted * middle:
+        if sum(min(h, middle) for h in held) > wanted * (middle - 1):
             low = middle
         else:
             high = middle - 1

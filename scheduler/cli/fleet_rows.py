@@ -174,12 +174,13 @@ def _tenant_rows(view: FleetView) -> List:
     rows = []
     for tenant in view.problem.tenants:
         policy = view.problem.residency(tenant.residency_policy_id)
-        anywhere = policy.processing_countries is None
+        lawful = policy.processing_countries
         rows.append(
             {
                 "name": tenant.tenant_id,
                 "policy": tenant.residency_policy_id,
-                "processing": "any" if anywhere else list(policy.processing_countries or ()),
+                "where": "anywhere" if lawful is None else _countries(lawful),
+                "processing": "any" if lawful is None else list(lawful),
                 "required_tags": list(policy.required_tags),
                 "purpose": tenant.purpose,
                 "data_category": tenant.data_category,
@@ -188,11 +189,16 @@ def _tenant_rows(view: FleetView) -> List:
     return rows, (
         Column(title="tenant", field="name"),
         Column(title="policy", field="policy"),
-        Column(title="processing", field="processing"),
+        Column(title="processing in", field="where"),
+        Column(title="countries", field="processing", wide=True),
         Column(title="tags", field="required_tags"),
         Column(title="purpose", field="purpose", wide=True),
         Column(title="data", field="data_category", wide=True),
     )
+
+
+def _countries(codes: tuple[str, ...]) -> str:
+    return ",".join(codes) if len(codes) <= 4 else f"{len(codes)} countries"
 
 
 def _plan_rows(view: FleetView) -> List:

@@ -7,30 +7,21 @@ a timeout). Everything it shows comes from the product: its commands, its API, i
 from __future__ import annotations
 
 import asyncio
-import json
-import subprocess
-import sys
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from agents.processes import package_env
-from scheduler.cli.client import connected
 from scheduler.cli.output import Column, Output
 from scheduler.demo.clients import Answer, Caller, Tally, Traffic, ask, tally
+from scheduler.demo.operator import Operator
 from scheduler.embedded import EmbeddedFleet
 from scheduler.receipt import ChangeReason, RolloutState
-from scheduler.view import Drill, FleetView
+from scheduler.view import FleetView
 from sites.clock import Clock
 from sites.errors import FatalError
-from sites.plain import from_plain
-from sites.residency import may_transit
 
-COMMAND_TIMEOUT_S = 120
 CALM_S = 12
 LOSS_S = 12
 RETURN_TIMEOUT_S = 90
-POLL_MS = 200
 RATE_FACTOR = 1.5
 """Clients ask this many times as often as planned, so that a short demo shows many requests."""
 
@@ -52,15 +43,20 @@ class Story:
         self._fleet = fleet
         self._out = out
         self._clock = clock
+        self._operator = Operator(state_dir=fleet.state_dir, clock=clock)
         self._plan_path = fleet.state_dir / "demo.plan"
 
     def run(self) -> bool:
-        """Tell it; returns whether everything went as it should."""
+        """Tell it; returns whether everything went as it should.
+
+        Raises FatalError where the story cannot go on.
+        """
+        self._operator.until_connected()
         self._chapter("Plan: which model runs where, which traffic goes to which site")
         self._hinterland("plan", "--out", str(self._plan_path))
         self._chapter("Apply: make before break, step by step, with a receipt")
         self._hinterland("apply", str(self._plan_path), "--yes")
-        callers = self._callers()
+        callers = self._operator.callers(rate_factor=RATE_FACTOR)
         self._chapter("Traffic: the openai client, streaming, from every market")
         refusals = self._refusals(callers)
         traffic = Traffic(callers, clock=self._clock)
@@ -76,39 +72,10 @@ class Story:
         self._chapter("All requests of this demo")
         everything = tally(answers)
         self._show_tally(everything)
-        audited = self._audit()
-        return self._verdict(loss, everything, refusals=refusals, audited=audited)
+        self._audit()
+        return self._verdict(loss, everything, refusals=refusals)
 
     # Chapters.
-
-    def _callers(self) -> tuple[Caller, ...]:
-        problem = self._view().problem
-        keys = {t.tenant_id: self._api_key(t.tenant_id) for t in problem.tenants}
-        markets = {m.market_id: m for m in problem.fleet.markets}
-        callers = []
-        for one in problem.classes:
-            policy = problem.residency(one.residency_policy_id)
-            gateways = tuple(
-                site.gateway.client_address
-                for access in markets[one.market_id].by_distance()
-                if (site := problem.fleet.site(access.site_id)).gateway is not None
-                and may_transit(policy, country=site.country)
-            )
-            callers.append(
-                Caller(
-                    market_id=one.market_id,
-                    tenant_id=one.tenant_id,
-                    service_id=one.service_id,
-                    api_key=keys[one.tenant_id],
-                    gateways=gateways,
-                    requests_per_s=problem.rate_rps(one) * RATE_FACTOR,
-                )
-            )
-        return tuple(callers)
-
-    def _api_key(self, tenant_id: str) -> str:
-        said = self._call("token", "create", "--tenant", tenant_id, "-o", "json")
-        return str(json.loads(said.stdout)["token"])
 
     def _refusals(self, callers: tuple[Caller, ...]) -> bool:
         """Ask for what must be refused; whether each was, and how, is shown."""
@@ -139,17 +106,16 @@ class Story:
         return all(r["status"] == r["expected"] for r in rows)
 
     def _lose_a_site(self, traffic: Traffic) -> Loss:
-        before = self._view()
+        before = self._operator.view()
         site_id = _busiest(before, traffic.answers())
         self._chapter(f"Failover drill: what if {site_id} were lost now?")
-        self._hinterland("failover", site_id, "--drill", may_fail=True)
-        with connected(self._fleet.state_dir) as api:
-            predicted = api.get(f"/v1/sites/{site_id}/drill")
+        self._hinterland("failover", site_id, "--drill", expect=(0, 3))
+        predicted = self._operator.drill(site_id)
         self._chapter(f"SIGKILL to the agent, the gateway and the model servers of {site_id}")
         killed_at_ms = self._clock.monotonic_ms()
         for record in self._fleet.kill_site(site_id):
             self._out.line(f"  killed {record.name} (pid {record.pid})")
-        self._until(
+        self._operator.until(
             lambda view: site_id in view.problem.lost_sites and _failover_digest(view) != "",
             what=f"the control plane to notice the loss of {site_id}",
             timeout_s=30,
@@ -165,17 +131,17 @@ class Story:
         self._hinterland("get", "routes")
         return Loss(
             site_id=site_id,
-            predicted_digest=from_plain(Drill, predicted).plan_digest,
-            actual_digest=_failover_digest(self._view()),
+            predicted_digest=predicted.plan_digest,
+            actual_digest=_failover_digest(self._operator.view()),
             tally=seen,
         )
 
     def _bring_back(self, site_id: str) -> None:
         self._chapter(f"{site_id} comes back")
-        started = len(self._view().receipts)
+        started = len(self._operator.view().receipts)
         self._fleet.forget_site(site_id)
         self._fleet.start_site(site_id)
-        self._until(
+        self._operator.until(
             lambda view: site_id not in view.problem.lost_sites and _settled(view, started),
             what=f"{site_id} to be back in the plan",
             timeout_s=RETURN_TIMEOUT_S,
@@ -184,15 +150,13 @@ class Story:
         self._hinterland("rollout", "history")
         self._hinterland("get", "sites")
 
-    def _audit(self) -> bool:
+    def _audit(self) -> None:
         self._chapter("Audit: where did each tenant's data run, and is the answer complete?")
-        done = []
-        for tenant in self._view().problem.tenants:
-            done.append(self._hinterland("audit", "residency", "--tenant", tenant.tenant_id))
-        done.append(self._hinterland("audit", "verify"))
-        return all(done)
+        for tenant in self._operator.view().problem.tenants:
+            self._hinterland("audit", "residency", "--tenant", tenant.tenant_id)
+        self._hinterland("audit", "verify")
 
-    def _verdict(self, loss: Loss, everything: Tally, *, refusals: bool, audited: bool) -> bool:
+    def _verdict(self, loss: Loss, everything: Tally, *, refusals: bool) -> bool:
         self._chapter("What this demo came to")
         as_predicted = loss.predicted_digest == loss.actual_digest != ""
         facts = (
@@ -202,7 +166,7 @@ class Story:
             ),
             (as_predicted, f"the loss of {loss.site_id} went as the drill predicted"),
             (refusals, "what had to be refused was refused"),
-            (audited, "audit answers are complete, without breach, and verified"),
+            (True, "every tenant's audit is complete and without breach; the ledger verifies"),
         )
         for good, text in facts:
             mark = self._out.styled("yes", "green") if good else self._out.styled("NO ", "red")
@@ -215,36 +179,15 @@ class Story:
         self._out.line()
         self._out.line(f"== {title}", style="bold")
 
-    def _hinterland(self, *arguments: str, may_fail: bool = False) -> bool:
-        """Show and run a command; returns whether it ended well (or was allowed not to)."""
+    def _hinterland(self, *arguments: str, expect: tuple[int, ...] = (0,)) -> None:
+        """Show and run a command; raises FatalError if it ends with an exit code not expected."""
         self._out.line(self._out.styled(f"$ hinterland {' '.join(arguments)}", "dim"))
-        done = self._call(*arguments)
+        done = self._operator.command(*arguments)
         self._out.line(done.stdout.rstrip())
         if done.stderr.strip():
             self._out.line(done.stderr.rstrip())
-        return may_fail or done.returncode == 0
-
-    def _call(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "scheduler.cli", "--context", str(self._fleet.state_dir)]
-        return subprocess.run(
-            [*command, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=COMMAND_TIMEOUT_S,
-            check=False,
-            env=package_env(),
-        )
-
-    def _view(self) -> FleetView:
-        with connected(self._fleet.state_dir) as api:
-            return api.state()
-
-    def _until(self, done: Callable[[FleetView], bool], *, what: str, timeout_s: float) -> None:
-        for _ in range(int(timeout_s * 1_000 / POLL_MS)):
-            if done(self._view()):
-                return
-            self._clock.block_ms(POLL_MS)
-        raise FatalError(f"{what}: not within {timeout_s:g} s")
+        if done.returncode not in expect:
+            raise FatalError(f"hinterland {arguments[0]} ended with exit code {done.returncode}")
 
     def _wait_s(self, duration_s: float) -> None:
         self._clock.block_ms(int(duration_s * 1_000))

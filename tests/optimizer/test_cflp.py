@@ -1,9 +1,9 @@
 """OR-Library capacitated facility location, put as ordinary fleets: the published optima come out.
 
-A facility is a site with a fixed price and one accelerator whose replica answers `capacity` requests
-a second; a customer is a market at a campus without hardware, linked to every facility. The price of
-its whole demand at a facility is the transfer price of that link. Traffic may be split ("multi").
-Source of instances and optima: OR-Library (Beasley), shipped with the public reference data.
+A facility is a site with a fixed price and one accelerator whose replica answers `capacity`
+requests a second; a customer is a market at a campus without hardware, linked to every facility.
+The price of its whole demand at a facility is the transfer price of that link. Traffic may be split
+("multi"). Source of instances and optima: OR-Library (Beasley), with the public reference data.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ INSTANCES = (
 )
 RELATIVE = 1e-6
 _GB_PER_REQUEST = 1 / 3_600
-"""One request/s moves one GB an hour, so a link's price per GB is a price per request/s and hour."""
+"""One request/s moves one GB an hour: a link's price per GB is a price per request/s and hour."""
 
 
 def read_instance(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, list[float]]]]:
-    """(capacity, fixed cost) per facility; (demand, cost of all of it per facility) per customer."""
+    """(capacity, fixed cost) per facility; (demand, cost of all of it at each facility) per customer."""
     numbers = iter(path.read_text(encoding="ascii").split())
     facilities, customers = int(next(numbers)), int(next(numbers))
     sites = [(float(next(numbers)), float(next(numbers))) for _ in range(facilities)]
@@ -60,7 +60,6 @@ def as_problem(path: Path) -> Problem:
     """The instance as a fleet, a catalog and traffic, by ordinary facts alone."""
     facilities, customers = read_instance(path)
     capacities = sorted({capacity for capacity, _ in facilities})
-    idle = {"source": "facility location has no power price"}
     supply = PowerSupply(
         supply_id="grid", kind=SupplyKind.GRID, limit_w=(1e3,), price_usd_per_kwh=(0.0,)
     )
@@ -81,7 +80,6 @@ def as_problem(path: Path) -> Problem:
                 ),
             ),
             fixed_price_usd_per_h=fixed,
-            **idle,
         )
         for i, (capacity, fixed) in enumerate(facilities)
     ]

@@ -91,7 +91,7 @@ def test_what_was_written_comes_back(tmp_path: Path) -> None:
 def test_a_truncated_file_is_refused(data: st.DataObject) -> None:
     text = dump_plan(_saved())
     end = data.draw(st.integers(0, len(text) - 2))
-    with pytest.raises(RefusedError, match="not a plan file|cut off"):
+    with pytest.raises(RefusedError, match=r"not a plan file|cut off"):
         parse_plan(text[:end], name="p")
 
 

@@ -133,7 +133,8 @@ def test_the_cli_starts_without_the_heavy_libraries() -> None:
     heavy = ("ray", "pyomo", "highspy", "grpc", "fastapi", "pydantic", "networkx", "numpy")
     code = (
         "import sys\nfrom scheduler.cli import main\n"
-        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "sys.argv = ['hinterland', '--help']\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print('HEAVY', [m for m in {heavy!r} if m in sys.modules])"
     )
     done = subprocess.run(

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -66,6 +66,8 @@ class ModelServer:
         assert self._ready.wait(10)
 
     def stop(self) -> None:
+        if not self._thread.is_alive():
+            return
         self._loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(10)
 
@@ -271,21 +273,6 @@ def _assignment(at: str, gateways: dict[str, SiteGateway], authority: Authority)
     )  # fmt: skip
 
 
-@pytest.fixture
-def make_fleet(tmp_path: Path) -> Iterator[Callable[..., Fleet]]:
-    """Builds a fleet; whatever it started is stopped at the end."""
-    made: list[Fleet] = []
-
-    def make(tuning: GatewayTuning | None = None) -> Fleet:
-        fleet = new_fleet(tmp_path, tuning=tuning or GatewayTuning())
-        made.append(fleet)
-        return fleet
-
-    yield make
-    for fleet in made:
-        stop_fleet(fleet)
-
-
 def new_fleet(folder: Path, *, tuning: GatewayTuning) -> Fleet:
     clock = SystemClock()
     authority = Authority(folder / "pki", clock=clock)
@@ -323,3 +310,42 @@ def stop_fleet(fleet: Fleet) -> None:
     asyncio.run(stop())
     for server in fleet.servers.values():
         server.stop()
+
+
+async def until_peers_healthy(fleet: Fleet) -> None:
+    """Wait until every gateway finds every host it may send to alive, on every route."""
+    for _ in range(200):
+        texts = [await fleet.gateways[s]._ask("GET", "/clusters?format=json") for s in SITES]
+        clusters = [c for text in texts for c in json.loads(text)["cluster_statuses"]]
+        hosts = [h["health_status"] for c in clusters for h in c["host_statuses"]]
+        if hosts and not any(h.get("failed_active_health_check") for h in hosts):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("the gateways do not see each other")
+
+
+async def start_whole(fleet: Fleet) -> None:
+    await start_fleet(fleet)
+    await until_peers_healthy(fleet)
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
+    """A running fleet for tests that only ask."""
+    made = new_fleet(tmp_path_factory.mktemp("fleet"), tuning=GatewayTuning())
+    try:
+        asyncio.run(start_whole(made))
+        yield made
+    finally:
+        stop_fleet(made)
+
+
+@pytest.fixture
+def own_fleet(tmp_path: Path) -> Iterator[Fleet]:
+    """A running fleet for tests that change or break it."""
+    made = new_fleet(tmp_path, tuning=GatewayTuning())
+    try:
+        asyncio.run(start_whole(made))
+        yield made
+    finally:
+        stop_fleet(made)

@@ -11,10 +11,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from stand_in import MemoryControl, ServerThread  # noqa: E402 - the path above leads to it
+from stand_in import MemoryControl, ServerThread
 
-from scheduler.cli.root import run  # noqa: E402
-from scheduler.fleet_problem import read_problem  # noqa: E402
+from scheduler.cli.root import run
+from scheduler.fleet_problem import read_problem
 
 DEMO = Path(__file__).parents[3] / "deploy" / "examples" / "demo"
 

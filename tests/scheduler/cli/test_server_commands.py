@@ -16,7 +16,7 @@ from optimizer.solve import solve
 from scheduler.events import CordonRequested, ResumeRequested, UncordonRequested, UndoRequested
 from scheduler.fleet_problem import description_digest
 from scheduler.ledger import Ledger
-from scheduler.plan_file import Binding, SavedPlan, summary_of, write_plan
+from scheduler.plan_file import Binding, SavedPlan, read_plan, summary_of, write_plan
 from sites.clock import SystemClock
 from sites.digest import digest
 
@@ -74,8 +74,6 @@ def test_a_stale_plan_is_refused_here_and_by_the_gate(hinterland, server, plan_p
 def test_a_plan_of_changed_files_is_stale(hinterland, server, plan_path, demo, tmp_path) -> None:
     for path in demo.glob("*.yaml"):
         (tmp_path / path.name).write_text(path.read_text().replace("pue: 1.", "pue: 2."))
-    from scheduler.plan_file import read_plan
-
     saved = read_plan(plan_path)
     paths = tuple(str(p) for p in sorted(tmp_path.glob("*.yaml")))
     moved = dataclasses.replace(saved.binding, fleet_paths=paths)
@@ -166,7 +164,7 @@ def test_the_api_refuses_strangers_and_speaks_problem_documents(server, tmp_path
     assert stat.S_IMODE(api_file.stat().st_mode) == 0o600
     entry = json.loads(api_file.read_text())
     with httpx.Client(base_url=entry["url"], trust_env=False) as client:
-        for token in ("", "Bearer ", "Bearer wrong", "Basic " + entry["token"]):
+        for token in ("", "Bearer", "Bearer wrong", "Basic " + entry["token"]):
             for path in ("/v1/state", "/v1/ledger/export", "/v1/audit/residency"):
                 answer = client.get(path, headers={"Authorization": token})
                 assert answer.status_code == 401
