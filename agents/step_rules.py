@@ -173,7 +173,7 @@ def state_of_start(
     ready = sum(1 for r in group if r.life is Life.READY)
     if ready >= step.replicas:
         return StepOutcome.DONE, ""
-    reasons = [f"{r.replica_id}: {r.detail}" for r in group if r.life is Life.FAILED]
+    reasons = [f"{r.replica_id}: {r.detail}" for r in group if r.detail]
     if any(r.life is Life.FAILED and r.failures >= failures_limit for r in group):
         return StepOutcome.FAILED, "; ".join(reasons)
     if is_late:

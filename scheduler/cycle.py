@@ -33,7 +33,7 @@ from scheduler.failover import predict_failover
 from scheduler.planner import Planner, is_watched
 from scheduler.receipt import ChangeReason, Receipt, RolloutState
 from scheduler.reconcile import drift
-from scheduler.state import CycleConfig, CycleState, Desired, Keys
+from scheduler.state import CycleConfig, CycleState, Desired, Keys, SiteState
 from scheduler.view import Drill, FleetView
 from scheduler.view_of import fleet_view
 from scheduler.watch import Loss, losses, returns
@@ -50,6 +50,7 @@ from sites.hub_messages import (
     Ticked,
     UncordonWanted,
 )
+from sites.telemetry import Hello, ReplicaState
 
 Effects = tuple[CycleEffect, ...]
 
@@ -194,10 +195,7 @@ class Cycle:
                     site.changed_at_ms = now_ms
                     self._retries = 0
             case SiteSaidHello():
-                site.heard_at_ms = now_ms
-                site.hello, site.replicas = event.hello, event.hello.replicas
-                site.observation = None
-                site.see_rank((event.hello.epoch, event.hello.version))
+                return self._on_hello(site, event.hello, now_ms)
             case SiteObserved():
                 seen = event.observation
                 site.heard_at_ms = now_ms
@@ -205,6 +203,17 @@ class Cycle:
                 if (seen.epoch, seen.version) != site.rank:
                     site.see_rank((seen.epoch, seen.version))
         return ()
+
+    def _on_hello(self, site: SiteState, hello: Hello, now_ms: int) -> Effects:
+        is_new = site.hello is not None and site.hello.instance_id != hello.instance_id
+        before = site.counts(ReplicaState.READY)
+        site.heard_at_ms = now_ms
+        site.hello, site.replicas, site.observation = hello, hello.replicas, None
+        site.see_rank((hello.epoch, hello.version))
+        if not is_new:
+            return ()
+        now = site.counts(ReplicaState.READY)
+        return self._planner.desk.on_restart(site.site_id, before=before, now=now, now_ms=now_ms)
 
     def _judge_sites(self, now_ms: int) -> Effects:
         effects: list[CycleEffect] = []

@@ -6,6 +6,7 @@ desired from then on. Which plan it is, and what follows, is `cycle`'s decision.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from optimizer.assign import policy_digest
@@ -146,6 +147,25 @@ class ChangeDesk:
         self._token = ""
         self._rollout.reject(now_ms, f"the ledger refused the plan: {reason}; nothing was changed")
         return self._advance(now_ms)
+
+    def on_restart(
+        self, site_id: str, *, before: Mapping[str, int], now: Mapping[str, int], now_ms: int
+    ) -> tuple[CycleEffect, ...]:
+        """An agent restarted in mid-change; ready replicas per group id before and now.
+
+        Where replicas went with it that the change counts on, it must not go on to route there.
+        """
+        rollout = self._rollout
+        if rollout is None or rollout.state is not RolloutState.RUNNING:
+            return ()
+        if rollout.urgent or site_id not in rollout.site_ids:
+            return ()
+        gone = {g for g in before if now.get(g, 0) < before[g]}
+        gone |= set(rollout.missing_after(site_id, now))
+        if not gone:
+            return ()
+        message = f"{site_id} restarted and lost replicas of {', '.join(sorted(gone))}"
+        return (*rollout.halt(now_ms, message), *self._advance(now_ms))
 
     def supersede(self, now_ms: int, message: str) -> tuple[CycleEffect, ...]:
         """Drop the change under way for something more urgent."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ from scheduler.solver_pool import SolverPool
 from scheduler.view import Drill, FleetView
 from sites.assignment import SiteAssignment
 from sites.clock import Clock
-from sites.errors import RefusedError, RetryableError
+from sites.errors import InvalidFactError, RefusedError, RetryableError
 from sites.hub_messages import (
     HelloArrived,
     HubEffect,
@@ -71,6 +71,7 @@ class DriverConfig:
     messages_per_turn: int = 512
     rounds_per_turn: int = 64
     events: int = 1_000
+    batches_per_site: int = 8
 
 
 class Inbox(asyncio.Queue[AgentMessage]):
@@ -126,6 +127,7 @@ class Driver:
         self._wishes: deque[tuple[str, HubEvent]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._ledger_lock = asyncio.Lock()
+        self._recording: Counter[str] = Counter()
         self._numbers = itertools.count(1)
         self._fault: BaseException | None = None
         self.running = asyncio.Event()
@@ -261,8 +263,10 @@ class Driver:
             case StreamClosed():
                 return body
             case RecordBatch():
-                self._start(self._record(body))
-                return None
+                if self._recording[site_id] < self._config.batches_per_site:
+                    self._recording[site_id] += 1
+                    self._start(self._record(body))
+                return None  # a batch left out is unacknowledged, so its spool sends it again
 
     async def _ask_hubs(self) -> None:
         if not self._wishes:
@@ -279,15 +283,21 @@ class Driver:
     def _carry_out_hub(self, effect: HubEffect) -> None:
         match effect:
             case SendAssignment():
-                envelope = self._sign(effect.assignment)
-                frame = AssignmentFrame(envelope=envelope, validate_only=effect.validate_only)
-                self._send(effect.site_id, frame)
+                self._send_assignment(effect)
             case SendStep():
                 self._send(effect.site_id, effect.step)
             case SendLease():
                 self._send(effect.site_id, effect.lease)
             case _:
                 self._events.append(effect)
+
+    def _send_assignment(self, effect: SendAssignment) -> None:
+        try:
+            envelope = self._sign(effect.assignment)
+            frame = AssignmentFrame(envelope=envelope, validate_only=effect.validate_only)
+            self._send(effect.site_id, frame)
+        except InvalidFactError as fault:  # too large: unanswered, so the change stops and says so
+            self.board.post_alert(Alert(text=str(fault), site_id=effect.site_id))
 
     async def _tell_cycle(self, event: CycleEvent) -> None:
         for effect in self._cycle.handle(event, self._now_ms):
@@ -360,6 +370,8 @@ class Driver:
             self.board.post_alert(Alert(text=str(fault), site_id=batch.site_id))
             self._close_site(batch.site_id, str(fault))
             return
+        finally:
+            self._recording[batch.site_id] -= 1
         self._send(batch.site_id, RecordAck(site_id=batch.site_id, sequence=sequence))
 
     async def _acknowledge_held(self, site_id: str) -> None:

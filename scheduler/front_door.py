@@ -135,8 +135,9 @@ class FrontDoor:
         self._server = None
 
     def rotate(self, identity: TlsIdentity) -> None:
-        """Use a renewed certificate from the next handshake on."""
-        self._identity = identity
+        """Use a renewed certificate from the next handshake on; the same one changes nothing."""
+        if identity != self._identity:
+            self._identity = identity
 
     def send(self, site_id: str, fact: ControlFact) -> bool:
         """Queue a frame for a site; False if no stream takes it (the hub sends again).

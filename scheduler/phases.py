@@ -89,7 +89,12 @@ def unfit_moves(moves: tuple[SiteMove, ...]) -> dict[str, tuple[Violation, ...]]
 
 
 def build_phases(moves: tuple[SiteMove, ...], config: CycleConfig) -> tuple[Phase, ...]:
-    """The phases (versions still those of the finals; `numbered` sets them). Moves must fit."""
+    """The phases (versions still those of the finals; `numbered` sets them). Moves must fit.
+
+    None where no site takes part.
+    """
+    if not moves:
+        return ()
     phases = []
     starts = _steps_of(StepKind.START_REPLICAS, moves, config)
     middle = [_moving(m) for m in moves]

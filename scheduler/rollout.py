@@ -8,6 +8,7 @@ failover) neither validates first nor lets one site wait for, or be stopped by, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from scheduler.phases import Phase
@@ -162,6 +163,23 @@ class Rollout:
             StepWanted(step=s.step) for s in self._steps.values() if s.status is StepStatus.SENT
         ]
         return tuple(wishes)
+
+    def missing_after(self, site_id: str, ready: Mapping[str, int]) -> tuple[str, ...]:
+        """Groups at a site that this rollout has started and counts on, yet that are not `ready`."""
+        return tuple(
+            s.step.group_id
+            for s in self._steps.values()
+            if s.step.site_id == site_id
+            and s.step.kind is StepKind.START_REPLICAS
+            and s.status is StepStatus.DONE
+            and ready.get(s.step.group_id, 0) < s.step.replicas
+        )
+
+    def halt(self, now_ms: int, message: str) -> tuple[RolloutEffect, ...]:
+        """What the change stood on has gone: send nothing more, wait for nothing more."""
+        self._stopping(message, ())
+        self._finish(RolloutState.STOPPED, now_ms, message)
+        return self._forget()
 
     def supersede(self, now_ms: int, message: str) -> tuple[RolloutEffect, ...]:
         """Something more urgent takes over; what is under way is forgotten."""

@@ -28,6 +28,12 @@ TRUST_SECRET = "secret_trust"
 _HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PROBE_HOST = "gateway.hinterland.internal"  # a cluster's name is no valid host name
 _PERCENT_ALL = 100
+_BALANCING = {
+    # Panic would send requests to hosts known to be dead.
+    "healthy_panic_threshold": {"value": 0},
+    # Workers otherwise hear of a second change of health up to a second late.
+    "update_merge_window": "0s",
+}
 _WEIGHT_UNITS = 1_000  # a group's basis points divide among its replicas in these
 
 Ready = Mapping[str, Sequence[ReplicaAddress | tuple[str, str, int]]]
@@ -184,7 +190,7 @@ def _peer_base(
         "type": "STATIC" if all(_is_ip(h) for h in hosts) else "STRICT_DNS",
         "connect_timeout": seconds(tuning.connect_timeout_ms),
         "load_assignment": {"cluster_name": name, "endpoints": list(localities)},
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": dict(_BALANCING),
         "typed_extension_protocol_options": {
             _HTTP_OPTIONS: {
                 "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
@@ -345,7 +351,7 @@ def _replica_cluster(
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": list(endpoints)}],
         },
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "common_lb_config": dict(_BALANCING),
         "circuit_breakers": {
             "thresholds": [
                 {

@@ -56,8 +56,8 @@ class SiteHabits:
 class SimulatedSite:
     """One agent with what it runs.
 
-    `recovering`: killed since it last set routes, so its old routes may point at replicas that are
-    not back yet (its gateway's retries cover that until it is part of the plan again).
+    `recovering`: killed since it last accepted an assignment and set its routes, so its old routes
+    may point at replicas that are not back yet (its gateway's retries cover that until then).
     """
 
     def __init__(self, site_id: str, habits: SiteHabits | None = None) -> None:
@@ -66,6 +66,7 @@ class SimulatedSite:
         self.agent_up = True
         self.gateway_up = True
         self.recovering = False
+        self._killed_at_rank = (0, 0)
         self.accepted: SiteAssignment | None = None
         self.applied: SiteAssignment | None = None
         self.replicas: list[SimulatedReplica] = []
@@ -96,6 +97,7 @@ class SimulatedSite:
         """Agent, gateway and replicas die; what was applied stays on disk."""
         self.agent_up = self.gateway_up = False
         self.recovering = True
+        self._killed_at_rank = self.accepted.rank if self.accepted else (0, 0)
         self.replicas.clear()
         self._waiting.clear()
 
@@ -231,7 +233,8 @@ class SimulatedSite:
         if step.kind is StepKind.SET_ROUTES:
             self.applied = self.accepted
             self.applied_ranks.append(self.applied.rank)
-            self.recovering = False
+            if self.applied.rank > self._killed_at_rank:
+                self.recovering = False
         elif step.kind is StepKind.START_REPLICAS:
             self._start(self._figures[step.group_id].group, step.replicas, now_ms)
         else:

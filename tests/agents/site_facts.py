@@ -102,8 +102,7 @@ def assignment(
         country="BE",
         residency_tags=(),
         legal_entity="Hinterland Brugge NV",
-        gateway=gateway
-        or SiteGateway(client_address="127.0.0.1:1", peer_address="127.0.0.1:2"),
+        gateway=gateway or SiteGateway(client_address="127.0.0.1:1", peer_address="127.0.0.1:2"),
         epoch=epoch,
         version=version,
         plan_digest=f"sha256:plan{version}",
@@ -126,9 +125,7 @@ def assignment(
         routes=routes,
         services=(("chat", ("smol", "tiny")),),
         tenants=(
-            TenantBinding(
-                tenant_id="acme", residency_policy_id="eu", pseudonym_key="ab" * 32
-            ),
+            TenantBinding(tenant_id="acme", residency_policy_id="eu", pseudonym_key="ab" * 32),
         ),
         policies=(
             ResidencyPolicy(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -25,7 +24,7 @@ from scheduler.pki import Authority
 from sites.assignment import SiteAssignment
 from sites.clock import SystemClock
 from sites.fleet import SiteGateway
-from sites.steps import AssignmentVerdict, StepKind, StepOutcome, StepResult
+from sites.steps import AssignmentVerdict, StepKind, StepResult
 from sites.telemetry import Hello, SiteObservation
 from tests.agents import site_facts as f
 

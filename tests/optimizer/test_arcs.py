@@ -146,14 +146,8 @@ def test_latency_per_token_and_percentile() -> None:
     assert (found.reason, found.limit, found.actual) == (PruneReason.LATENCY, 99.0, 50.0)
 
 
-def test_quality_memory_accelerators_and_a_missing_point() -> None:
+def test_memory_accelerators_and_a_missing_point() -> None:
     one = b.traffic_class()
-    [quality] = reasons(
-        replace(one, quality_floor=1.0, service_id="chat"),
-        points=[b.point()],
-        far=b.site("b"),
-    ) or [None]
-    assert quality is None  # 1.0 meets a floor of 1.0
     [memory] = reasons(one, points=[b.point(memory_mib=90_000.0)])
     assert (memory.reason, memory.limit, memory.actual) == (
         PruneReason.MEMORY,
@@ -177,6 +171,8 @@ def test_a_floor_above_the_variant_is_pruned_with_both_figures() -> None:
     [found] = find_arcs(problem).pruned
 
     assert (found.reason, found.limit, found.actual) == (PruneReason.QUALITY, 0.8, 0.7)
+    met = replace(problem, classes=(b.traffic_class(quality_floor=0.7),))
+    assert find_arcs(met).pruned == ()
 
 
 def test_of_several_points_the_nearest_miss_is_told() -> None:

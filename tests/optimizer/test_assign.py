@@ -56,7 +56,7 @@ def test_a_split_is_exact_and_in_proportion(weights: dict[str, int]) -> None:
 def test_assignments_of_a_checked_plan_fit_and_cover_every_key_at_every_site(
     problem: Problem,
 ) -> None:
-    plan = greedy_plan(problem, find_arcs(problem))
+    plan = greedy_plan(problem, find_arcs(problem).arcs)
     assignments = assignments_of(problem, plan, ISSUE)
     assert sorted(assignments) == sorted(s.site_id for s in problem.fleet.sites)
     serving = {(s, r.key) for s, one in assignments.items() for r in one.routes if r.groups}

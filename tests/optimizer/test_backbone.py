@@ -88,7 +88,7 @@ def test_the_checkers_own_reading_agrees(fleet: Fleet, policy: ResidencyPolicy) 
         assert sorted(ours) == sorted(theirs)
         for target, path in ours.items():
             assert path.sites == theirs[target].sites
-            assert set(path.transit_countries) == theirs[target].crossed
+            assert path.transit_countries == theirs[target].transit_countries
             assert path.price_usd_per_gb == theirs[target].price_usd_per_gb
 
 

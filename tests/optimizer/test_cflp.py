@@ -44,7 +44,7 @@ _GB_PER_REQUEST = 1 / 3_600
 
 
 def read_instance(path: Path) -> tuple[list[tuple[float, float]], list[tuple[float, list[float]]]]:
-    """(capacity, fixed cost) per facility; (demand, cost of all of it at each facility) per customer."""
+    """(capacity, fixed cost) of each facility; (demand, cost at each facility) of each customer."""
     numbers = iter(path.read_text(encoding="ascii").split())
     facilities, customers = int(next(numbers)), int(next(numbers))
     sites = [(float(next(numbers)), float(next(numbers))) for _ in range(facilities)]

@@ -168,16 +168,41 @@ def _weights_mib(row: Row, precision: str) -> float:
 
 
 def _points(tables: Tables, one: Published, row: Row) -> Iterator[dict[str, Any]]:
+    """Every measured point; beside them, per accelerator, the estimate of most output.
+
+    A variant nobody measured that is nowhere best keeps its best estimate.
+    """
+    measured = [
+        (precision, accelerator, load)
+        for precision in one.precisions
+        for accelerator, gpu in (("b200", "B200"), ("h100", "H100"))
+        for load in _measured(tables, one, precision, gpu)
+    ]
+    estimates = [
+        (precision, accelerator, load)
+        for precision in one.precisions
+        for accelerator in sorted(ACCELERATORS)
+        for load in _scaled(tables, one, row, precision, accelerator)
+        if (precision, accelerator) not in {known[:2] for known in measured}
+    ]
+    kept = measured + _most_productive(estimates)
     for precision in one.precisions:
-        measured = {
-            (accelerator, load.accelerators): load
-            for accelerator, gpu in (("h100", "H100"), ("b200", "B200"))
-            for load in _measured(tables, one, precision, gpu)
-        }
-        for accelerator in sorted(ACCELERATORS):
-            loads = [load for key, load in sorted(measured.items()) if key[0] == accelerator]
-            for load in loads or _scaled(tables, one, row, precision, accelerator):
-                yield _point(tables, one, row, precision, accelerator, load)
+        if all(precision != known[0] for known in kept):
+            kept.append(max((e for e in estimates if e[0] == precision), key=_productivity))
+    for precision, accelerator, load in sorted(kept, key=lambda k: (*k[:2], k[2].accelerators)):
+        yield _point(tables, one, row, precision, accelerator, load)
+
+
+def _productivity(estimate: tuple[str, str, Load]) -> float:
+    return estimate[2].decode_tok_s / estimate[2].accelerators
+
+
+def _most_productive(estimates: list[tuple[str, str, Load]]) -> list[tuple[str, str, Load]]:
+    accelerators = sorted({accelerator for _, accelerator, _ in estimates})
+    return [
+        max((e for e in estimates if e[1] == accelerator), key=_productivity)
+        for accelerator in accelerators
+    ]
 
 
 def _measured(tables: Tables, one: Published, precision: str, gpu: str) -> list[Load]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import threading
 from collections.abc import Iterator
@@ -82,23 +81,32 @@ class ModelServer:
         self._ready.set()
         await self._stopped.wait()
         server.close()
+        running = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        await asyncio.sleep(0.01)  # closed transports let go of their sockets
 
     async def _handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            lines = head.split("\r\n")
-            headers = {
-                k.lower(): v for k, _, v in (line.partition(": ") for line in lines[1:]) if k
-            }
-            if "content-length" in headers:
-                body = json.loads(await reader.readexactly(int(headers["content-length"])))
-            else:
-                body = json.loads(await self._chunked(reader))
-            self.requests += 1
-            self.last_headers = headers
-            await asyncio.sleep(self.delay_s)
-            await self._answer(writer, body)
-        writer.close()
+        try:
+            await self._exchange(reader, writer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return  # the gateway was killed
+        finally:
+            writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        lines = head.split("\r\n")
+        headers = {k.lower(): v for k, _, v in (x.partition(": ") for x in lines[1:]) if k}
+        if "content-length" in headers:
+            body = json.loads(await reader.readexactly(int(headers["content-length"])))
+        else:
+            body = json.loads(await self._chunked(reader))
+        self.requests += 1
+        self.last_headers = headers
+        await asyncio.sleep(self.delay_s)
+        await self._answer(writer, body)
 
     async def _chunked(self, reader: asyncio.StreamReader) -> bytes:
         body = b""

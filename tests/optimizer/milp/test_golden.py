@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,44 +17,11 @@ from optimizer.arcs import find_arcs
 from optimizer.milp.constraints import FAMILIES
 from optimizer.milp.formulate import formulate
 from optimizer.milp.model import Formulation, lp_text
-from optimizer.policy import GroupBound
-from optimizer.problem import Problem
 from optimizer.solve import solve
-from tests.optimizer import builders as b
+from tests.optimizer.milp.cases import tiny_fleet
 
 GOLDEN = Path(__file__).parent / "lp"
 NAMES = tuple(family.__name__ for family in FAMILIES)
-
-
-def tiny_fleet() -> Problem:
-    """Two sites, one link, two variants, two classes: every row family has at least one row."""
-    policy = replace(
-        b.DEFAULT_POLICY,
-        utilisation_ceiling=0.8,
-        carbon_usd_per_t=50.0,
-        migration_usd_per_gib=2.0,
-        move_limit_replicas=6,
-        max_shed_basis_points=2_500,
-        replica_bounds=(GroupBound(site_id="a", variant_id="v", fewest=1, most=3),),
-    )
-    sun = b.supply("sun", limit_w=500.0, price=0.02)
-    return b.problem(
-        sites=[
-            b.site("a", pue=1.2, budget_w=2_000.0, supplies=[sun, b.supply(carbon_g=300.0)]),
-            b.site("b", country="FR", budget_w=1_500.0, fixed_price=3.0),
-        ],
-        links=[b.link("a", "b", price=0.05, bandwidth_bps=1e6)],
-        markets=[b.market(accesses={"a": 5.0, "b": 20.0})],
-        variants=[b.variant("v"), b.variant("w", quality=0.5)],
-        points=[b.point("v"), b.point("w", decode_tok_s=2_000.0, full_w=250.0)],
-        services={"chat": ["v"], "fast": ["v", "w"]},
-        classes=[
-            b.traffic_class("c1", bytes_per_request=2_000.0),
-            b.traffic_class("c2", service_id="fast", rate_rps=4.0, spread_sites=2, priority=2),
-        ],
-        plan_policy=policy,
-        running={"a/p/v/x1": 2},
-    )
 
 
 def formulation() -> Formulation:
@@ -105,7 +71,8 @@ def test_the_tiny_fleet_has_a_plan() -> None:
 
 def test_the_same_text_under_every_hash_seed() -> None:
     code = (
-        "from tests.optimizer.milp.test_golden import formulation, tiny_fleet\n"
+        "from tests.optimizer.milp.cases import tiny_fleet\n"
+        "from tests.optimizer.milp.test_golden import formulation\n"
         "from optimizer.milp.model import lp_text\n"
         "from optimizer.solve import solve\n"
         "print(lp_text(formulation()), solve(tiny_fleet()).plan.plan_digest)"

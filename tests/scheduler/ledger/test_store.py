@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from log_builders import as_bytes, fill, open_ledger, record
 
 from scheduler.ledger import LedgerReader, merkle
+from scheduler.ledger.records import read_record
 from sites.clock import ManualClock
 from sites.digest import canonical_json
 from sites.errors import FatalError, RefusedError, RetryableError
@@ -101,12 +102,17 @@ def test_a_record_never_changes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("payload", "complaint"),
     [
-        (b"\xff", "not JSON"),
-        (b"[" * 50_000, "not JSON"),
+        (b"\xff", "not canonical JSON"),
+        (b"[" * 50_000, "not canonical JSON"),
         (b"{}", "missing"),
         (b"[]", "not an object"),
         (b" " + canonical_json(record(0)), "not in canonical JSON"),
-        (canonical_json(record(0)).replace(b'":1.5,', b'":NaN,'), "canonical"),
+        (canonical_json(record(0)).replace(b'":1.5,', b'":NaN,'), "NaN is no JSON number"),
+        (canonical_json(record(0)).replace(b'":1.5,', b'":1.50,'), "number 1.50 is not written"),
+        (canonical_json(record(0)).replace(b'":1.5,', b'":15e-1,'), "number 15e-1 is not written"),
+        (canonical_json(record(0)).replace(b'":1.5,', b'":-0,'), "number -0 is not written"),
+        (canonical_json(record(0)).replace(b'":1.5,', b'":2.0,'), "number 2.0 is not written"),
+        (canonical_json(record(0)).replace(b"request-0", b"request-\\u0030"), "in canonical"),
         (canonical_json(record(0, agent_site_id="osl-1")), "claims to be of osl-1"),
         (canonical_json(record(0, reason="x" * 70_000)), "limit 65536"),
     ],
@@ -117,6 +123,18 @@ def test_what_is_no_record_is_refused(tmp_path: Path, payload: bytes, complaint:
         ledger.append_records("rix-1", [payload])
     assert ledger.size() == 0
     ledger.close()
+
+
+@given(
+    st.text(max_size=30),
+    st.floats(min_value=0, allow_nan=False, allow_infinity=False),
+    st.integers(-(2**53) + 1, 2**53 - 1),
+)
+def test_every_record_an_agent_can_write_is_taken(
+    text: str, energy_j: float, ended_at_ms: int
+) -> None:
+    written = record(3, reason=text, energy_j_estimated=energy_j, ended_at_ms=ended_at_ms)
+    assert read_record(canonical_json(written), site_id="rix-1") == 3
 
 
 def test_second_writer_is_refused_and_readers_are_not(tmp_path: Path) -> None:

@@ -1,0 +1,93 @@
+"""A plan as people read it: how good it is, what changes, what is refused and why, what it costs.
+
+The lines about changes and reasons are the optimizer's (`optimizer.diff`, `optimizer.explain`);
+here they get their order and their colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from optimizer.diff import DiffLine, Mark, PlanDiff, diff_lines, diff_plans
+from optimizer.outcome import Outcome, SolveStatus
+from scheduler.plan_file import SavedPlan
+
+Styled = tuple[str, str]
+"""A line and the name of its colour ("" for none)."""
+
+_STYLES = {
+    Mark.ADD: "green",
+    Mark.CHANGE: "yellow",
+    Mark.REPLACE: "yellow",
+    Mark.REMOVE: "red",
+    Mark.UNCHANGED: "dim",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanText:
+    """A saved plan compared with the plan before it, ready to be shown."""
+
+    saved: SavedPlan
+    diff: PlanDiff
+    reasons: tuple[str, ...]
+
+    @classmethod
+    def of(cls, saved: SavedPlan, outcome: Outcome | None) -> PlanText:
+        """`outcome` spares looking for the candidate arcs again where the solve just found them."""
+        return cls(
+            saved=saved,
+            diff=diff_plans(saved.before, saved.plan, saved.problem),
+            reasons=(),
+        )
+
+    @property
+    def changes(self) -> bool:
+        """Whether the plan differs from the one before it."""
+        return not self.diff.is_empty
+
+    def lines(self, *, full: bool) -> Iterator[Styled]:
+        """Everything there is to say, top to bottom."""
+        yield self._headline(), "bold"
+        lines = diff_lines(self.diff, full=full)
+        for line in lines[:-2]:
+            yield _styled(line)
+        for reason in self.reasons:
+            yield reason, ""
+        for line in lines[-2:]:
+            yield _styled(line)
+
+    def _headline(self) -> str:
+        plan, summary = self.saved.plan, self.saved.summary
+        limit = self.saved.problem.plan_policy.gap_limit
+        words = {
+            SolveStatus.OPTIMAL: "Optimal",
+            SolveStatus.LIMIT: f"Stopped by {plan.hit_limit or 'its budget'}",
+        }
+        parts = [
+            words.get(summary.status, summary.status.value),
+            f"gap {_percent(plan.gap)} (limit {_percent(limit)})",
+            f"{summary.build_s + summary.solve_s:.1f} s",
+            f"state serial {self.saved.binding.state_serial}",
+        ]
+        return ", ".join(parts)
+
+
+def _percent(part: float) -> str:
+    """Two digits that count: a limit of 0.001 % is not 0 %."""
+    return f"{part * 100:.2g}%"
+
+
+def _styled(line: DiffLine) -> Styled:
+    return line.text, _STYLES[line.mark] if line.mark is not None else ""
+
+
+def infeasible_lines(outcome: Outcome) -> list[str]:
+    """Why there is no plan, and what to relax, by how much, at what price."""
+    lines = ["no plan meets every limit"]
+    for one in outcome.relaxations:
+        price = f" (${one.price_usd_per_h:,.2f}/h)" if one.price_usd_per_h else ""
+        figures = f"{one.limit:g} → {one.needed:g} {one.unit}".rstrip()
+        lines.append(f"  {one.code} {one.subject}: {figures}{price}; {one.remedy}")
+    return lines if outcome.relaxations else [*lines, f"  {outcome.message}"]
