@@ -178,6 +178,7 @@ class AgentCore:
             await asyncio.gather(*(self._world.keeper.stop(i, grace_ms=grace_ms) for i in ids))
         await self._world.gateway.close()
         await self._world.keeper.close()
+        self._world.processes.release()
         self._world.pump.close()
 
     async def _every(self, pause_ms: int, act: Callable[[], Awaitable[None]]) -> None:

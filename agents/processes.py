@@ -31,7 +31,7 @@ MARKER = "HINTERLAND_PROCESS"
 LOG_BYTES_MAX = 4 * 1024 * 1024
 """A child's log is cut to its newest half beyond this."""
 
-_START_TOLERANCE_S = 0.05  # process start times have a resolution of 0.01 s
+_START_TOLERANCE_S = 0.015  # process start times have a resolution of 0.01 s
 _POLL_MS = 20
 
 
@@ -163,6 +163,13 @@ class ProcessTable:
         self._records.pop(name, None)
         self._children.pop(name, None)
         self._path(name).unlink(missing_ok=True)
+
+    def release(self) -> None:
+        """Let go of all children without ending them; a later agent adopts them."""
+        for child in self._children.values():
+            if child.poll() is None:
+                child.returncode = 0  # else the interpreter warns that they still run
+        self._children.clear()
 
     async def stop(self, name: str, *, grace_ms: int, kill_ms: int = 5_000) -> None:
         """End the process group: SIGTERM, after `grace_ms` SIGKILL, then forget it.

@@ -88,6 +88,7 @@ class Uplink:
         self.inbound: asyncio.Queue[ControlFact] = asyncio.Queue(config.inbound_frames)
         self.connected = False
         self.last_error = ""
+        self._was_ever_connected = False
         self._answers: dict[int, _Answer] = {}
         self._numbers = itertools.count()
         self._observation: bytes | None = None
@@ -113,7 +114,9 @@ class Uplink:
         return True
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Keep a stream open until `stop`. Raises FatalError if the site's keys are unreadable."""
+        """Keep a stream open until `stop`. Raises FatalError if the site's keys are unreadable at
+        first; later that is one more reason to dial again, for the site goes on serving.
+        """
         failures = 0
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -145,6 +148,10 @@ class Uplink:
             return 0
         except grpc.aio.AioRpcError as fault:
             self._note(f"{fault.code().name}: {fault.details()}")
+        except FatalError as fault:
+            if not self._was_ever_connected:
+                raise
+            self._note(str(fault))
         except (TimeoutError, InvalidFactError) as fault:
             self._note(str(fault) or "the control plane did not answer in time")
         return 0
@@ -176,7 +183,7 @@ class Uplink:
                 async with asyncio.timeout(self._config.connect_timeout_ms / 1_000):
                     await call.write(encode_agent(self._hello()))
                     await call.initial_metadata()
-                self.connected = True
+                self.connected = self._was_ever_connected = True
                 self.last_error = ""
                 _log.info("uplink open", control=self._config.control_address)
                 return await self._pump(call)

@@ -84,13 +84,14 @@ class Shed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ClassExplanation:
-    """One class: chosen, rejected (one entry per site not chosen), shed."""
+    """One class: chosen, rejected (one entry per site not chosen), shed; its output tokens/h."""
 
     class_id: str
     service_id: str
     residency_policy_id: str
     ttft_limit_ms: float
     percentile: float
+    mtok_per_h: float
     choices: tuple[Choice, ...]
     rejections: tuple[Rejection, ...]
     shed: Shed | None
@@ -157,6 +158,7 @@ class _Explainer:
             residency_policy_id=one.residency_policy_id,
             ttft_limit_ms=one.slo.ttft_ms,
             percentile=one.slo.percentile,
+            mtok_per_h=self._mtok_per_h(class_id),
             choices=choices,
             rejections=tuple(sorted([*kept, *ruled_out], key=lambda r: r.site_id)),
             shed=self._shed(class_id),
@@ -212,9 +214,11 @@ class _Explainer:
 
     def _worth(self, class_id: str) -> float:
         """What a Mtok of the class pays for being shed (USD/Mtok)."""
-        one = self.reach.classes[class_id]
-        mtok_per_h = self.reach.rates[class_id] * one.output_tokens * S_PER_H / TOKENS_PER_MTOK
-        return shed_price_usd_per_h(self.reach, class_id) / mtok_per_h
+        return shed_price_usd_per_h(self.reach, class_id) / self._mtok_per_h(class_id)
+
+    def _mtok_per_h(self, class_id: str) -> float:
+        tokens_s = self.reach.rates[class_id] * self.reach.classes[class_id].output_tokens
+        return tokens_s * S_PER_H / TOKENS_PER_MTOK
 
     def _ruled_out(self, class_id: str, named: set[str]) -> list[Rejection]:
         """The first reason of each site that has no candidate arc at all."""

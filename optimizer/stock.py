@@ -23,10 +23,14 @@ _BITS_PER_BYTE = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Tight:
-    """A limit that more traffic would break: `needed` is the use after, in `unit`."""
+    """A limit that more traffic would break: `needed` is the use after, in `unit`.
+
+    `name` says which limit of the subject it is (a site has a power budget and its supplies).
+    """
 
     reason: RejectReason
     subject: str
+    name: str
     limit: float
     needed: float
     unit: str
@@ -105,6 +109,7 @@ class Stock:
         return Tight(
             reason=RejectReason.ACCELERATORS,
             subject=f"{site_id}/{pool_id}",
+            name="accelerators",
             limit=float(pool.count),
             needed=float(self._accelerators[site_id, pool_id] + more),
             unit=f"×{pool.accelerator}",
@@ -115,9 +120,10 @@ class Stock:
         return Tight(
             reason=RejectReason.POWER,
             subject=site_id,
+            name="power budget",
             limit=at_period(site.power_budget_w, self.reach.problem.period),
             needed=self._possible_w.get(site_id, 0.0) + more_w,
-            unit="W of power budget",
+            unit="W",
         )
 
     def _supply(self, site_id: str, more_w: float) -> Tight:
@@ -125,15 +131,17 @@ class Stock:
         return Tight(
             reason=RejectReason.POWER,
             subject=site_id,
+            name="power supply",
             limit=sum(at_period(s.limit_w, period) for s in site.supplies),
             needed=self._drawn_w.get(site_id, 0.0) + more_w,
-            unit="W of supply",
+            unit="W",
         )
 
     def _link(self, link: Link, more_bits: float) -> Tight:
         return Tight(
             reason=RejectReason.BANDWIDTH,
             subject=link.link_id,
+            name="bandwidth",
             limit=link.bandwidth_bps,
             needed=self._bits[link.link_id] + more_bits,
             unit="bit/s",

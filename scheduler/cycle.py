@@ -198,6 +198,7 @@ class Cycle:
                 return self._on_hello(site, event.hello, now_ms)
             case SiteObserved():
                 seen = event.observation
+                self._state.sample(site, seen)
                 site.heard_at_ms = now_ms
                 site.observation, site.replicas = seen, seen.replicas
                 if (seen.epoch, seen.version) != site.rank:

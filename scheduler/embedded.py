@@ -130,6 +130,13 @@ class EmbeddedFleet:
             _kill(record, signal.SIGKILL)
         return victims
 
+    def process(self, name: str) -> ProcessRecord:
+        """The record of the server or of an agent; raises KeyError if it was not started."""
+        record = self._table.get(name)
+        if record is None:
+            raise KeyError(name)
+        return record
+
     def dead_process(self) -> str:
         """One line on the first process of ours that ended by itself; empty while all run."""
         for record in self._table.records():

@@ -195,7 +195,8 @@ class Planner:
             for s in problem.fleet.sites
         )
         fleet = replace(problem.fleet, sites=sites)
-        return replace(problem, fleet=fleet, running=(), lost_sites=())
+        demand = () if self._state.config.use_forecast else problem.demand
+        return replace(problem, fleet=fleet, demand=demand, running=(), lost_sites=())
 
     def _unsolved(self, asked: Asked, message: str, now_ms: int) -> Effects:
         alert = Alert(text=f"{asked.request_id}: {message}")

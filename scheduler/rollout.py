@@ -165,7 +165,7 @@ class Rollout:
         return tuple(wishes)
 
     def missing_after(self, site_id: str, ready: Mapping[str, int]) -> tuple[str, ...]:
-        """Groups at a site that this rollout has started and counts on, yet that are not `ready`."""
+        """Groups at a site that this rollout has started, yet whose copies are not all `ready`."""
         return tuple(
             s.step.group_id
             for s in self._steps.values()

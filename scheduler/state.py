@@ -14,6 +14,7 @@ from optimizer.assign import Issue, assignments_of
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
 from scheduler.entries import PlanAccepted
+from scheduler.forecast import Entry, forecast, observed_rates, smoothed
 from scheduler.receipt import Receipt
 from sites.assignment import ReplicaGroup, SiteAssignment
 from sites.hub_messages import ConnectionState
@@ -37,7 +38,8 @@ class CycleConfig:
     A difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
     attempt of the loop itself repeated after `retry_after_ms`, `retry_limit` times in a row.
     `solve_timeout_ms` bounds the wait for a solve. `auto_replan` off: the loop reroutes but leaves
-    full re-plans to operators.
+    full re-plans to operators. `use_forecast`: plan for the rates gateways counted (sampled every
+    `forecast_sample_ms`) instead of the stated ones.
     """
 
     lost_after_ms: int = 5_000
@@ -54,6 +56,8 @@ class CycleConfig:
     drain_timeout_ms: int = 60_000
     stop_timeout_ms: int = 30_000
     auto_replan: bool = True
+    use_forecast: bool = False
+    forecast_sample_ms: int = 5_000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,6 +83,7 @@ class SiteState:
     replicas: tuple[ReplicaObservation, ...] = ()
     in_force: SiteAssignment | None = None
     drift_since_ms: int = 0
+    sampled: SiteObservation | None = None
     issued: deque[SiteAssignment] = field(default_factory=lambda: deque(maxlen=ISSUED_KEPT))
 
     @property
@@ -139,6 +144,7 @@ class CycleState:
     cordoned: dict[str, str] = field(default_factory=dict)
     drained: set[str] = field(default_factory=set)
     receipts: dict[str, Receipt] = field(default_factory=dict)
+    rates: dict[Entry, float] = field(default_factory=dict)
 
     def site(self, site_id: str) -> SiteState:
         """The site's state, made on first mention (a fleet file may bring new sites)."""
@@ -185,12 +191,23 @@ class CycleState:
             for s in self.problem.fleet.sites
         )
         known = set(self.site_ids())
+        lost = tuple(sorted((set(self.lost) | self.drained) & known))
+        asked = replace(self.problem, lost_sites=lost)
         return replace(
-            self.problem,
+            asked,
+            demand=forecast(asked, self.rates) if self.config.use_forecast else asked.demand,
             fleet=replace(self.problem.fleet, sites=sites),
             running=self.running_groups(*states),
-            lost_sites=tuple(sorted((set(self.lost) | self.drained) & known)),
         )
+
+    def sample(self, site: SiteState, seen: SiteObservation) -> None:
+        """Let the forecast learn from a site's counters, once per sampling interval."""
+        last = site.sampled
+        if last is None or last.instance_id != seen.instance_id:
+            site.sampled = seen
+        elif seen.observed_at_ms - last.observed_at_ms >= self.config.forecast_sample_ms:
+            self.rates = smoothed(self.rates, observed_rates(last, seen))
+            site.sampled = seen
 
     def cut(
         self, problem: Problem, plan: Plan, *, version: int, now_ms: int, plan_digest: str = ""

@@ -1,10 +1,13 @@
-"""What the control loop knows as one value to look at. Decides nothing."""
+"""What the control loop knows as one value to look at, secrets left out. Decides nothing else."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from scheduler.planner import Planner
 from scheduler.state import CycleState
 from scheduler.view import FleetView, SiteView
+from sites.assignment import SiteAssignment
 
 
 def fleet_view(state: CycleState, planner: Planner) -> FleetView:
@@ -35,6 +38,15 @@ def _site_view(state: CycleState, site_id: str) -> SiteView:
         heard_at_ms=site.heard_at_ms,
         applied_epoch=site.rank[0],
         applied_version=site.rank[1],
-        assignment=state.desired.assignments.get(site_id) if state.desired else None,
+        assignment=_shown(state, site_id),
         observation=site.observation,
     )
+
+
+def _shown(state: CycleState, site_id: str) -> SiteAssignment | None:
+    """The desired assignment without the tenants' pseudonym keys."""
+    wanted = state.desired.assignments.get(site_id) if state.desired else None
+    if wanted is None:
+        return None
+    tenants = tuple(replace(t, pseudonym_key="") for t in wanted.tenants)
+    return replace(wanted, tenants=tenants)

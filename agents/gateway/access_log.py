@@ -25,6 +25,7 @@ from sites.execution import ExecutionDecision, ExecutionRecord
 from sites.residency import ResidencyPolicy
 from sites.units import MS_PER_S
 
+_COUNT_MAX = 2**53
 _VIA_UPSTREAM = "via_upstream"
 _UNSENT_FLAGS = frozenset({"UF", "UH", "UO", "NC", "NR"})
 _REFUSALS = {
@@ -133,7 +134,7 @@ def parse_line(line: bytes, *, context: LogContext) -> ExecutionRecord | LogFaul
 
 
 def _serving(fields: Mapping[str, Any], context: LogContext) -> ExecutionRecord:
-    status = int(fields["status"])
+    status = _count(fields["status"])
     flags = _flags(fields)
     has_run = fields["details"] == _VIA_UPSTREAM or bool(
         fields.get("group") and not flags & _UNSENT_FLAGS
@@ -158,7 +159,7 @@ def _serving_decision(
 
 def _ingress(fields: Mapping[str, Any], context: LogContext) -> ExecutionRecord | None:
     """A record only of what no serving site can have recorded."""
-    status = int(fields["status"])
+    status = _count(fields["status"])
     if fields["details"] == _VIA_UPSTREAM:
         return None
     if status < 400:
@@ -194,7 +195,7 @@ def _record(
     tenant = context.tenant(_text(fields, "tenant"))
     policy_id = _text(fields, "policy")
     group_id = _text(fields, "group") if has_run else ""
-    started_ms, duration_ms = int(fields["start_ms"]), int(fields["duration_ms"])
+    started_ms, duration_ms = _count(fields["start_ms"]), _count(fields["duration_ms"])
     tokens_in, tokens_out = _tokens(fields)
     ingress_id = _ingress_site(fields, context)
     sent_to = site.site_id if has_run else _broken_site(fields)
@@ -204,7 +205,7 @@ def _record(
         sequence=0,
         hop="serving" if fields["hop"] == "serving" else "ingress",
         request_id=_pseudonym(tenant, "request", _text(fields, "request_id")),
-        attempt=int(fields.get("attempt") or 1),
+        attempt=_count(fields.get("attempt") or 1),
         idempotency_key=_pseudonym(tenant, "idempotency", _text(fields, "idempotency_key")),
         tenant_pseudonym=_pseudonym(tenant, "tenant", tenant.tenant_id) if tenant else "",
         service_id=_text(fields, "service"),
@@ -223,12 +224,12 @@ def _record(
         energy_j_estimated=context.energy_j(
             group_id, tokens_in=tokens_in, tokens_out=tokens_out, duration_ms=duration_ms
         ),
-        epoch=int(fields.get("epoch") or site.epoch),
-        version=int(fields.get("version") or site.version),
+        epoch=_count(fields.get("epoch") or site.epoch),
+        version=_count(fields.get("version") or site.version),
         plan_digest=_text(fields, "plan_digest") or site.plan_digest,
         policy_digest=_text(fields, "policy_digest") or site.policy_digest,
         decision=decision,
-        http_status=int(fields["status"]),
+        http_status=_count(fields["status"]),
         reason=reason,
         purpose=tenant.purpose if tenant else "",
         data_category=tenant.data_category if tenant else "",
@@ -263,8 +264,8 @@ def _tokens(fields: Mapping[str, Any]) -> tuple[int, int]:
     if tokens_out is None:
         tokens_out = fields.get("timings_out")
     return (
-        -1 if tokens_in is None else int(tokens_in),
-        -1 if tokens_out is None else int(tokens_out),
+        -1 if tokens_in is None else _count(tokens_in),
+        -1 if tokens_out is None else _count(tokens_out),
     )
 
 
@@ -274,6 +275,14 @@ def _pseudonym(tenant: TenantBinding | None, kind: str, value: str) -> str:
         return value
     key = bytes.fromhex(tenant.pseudonym_key)
     return hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
+
+
+def _count(value: Any) -> int:
+    """A number no record's canonical JSON would garble (RFC 8785: below 2**53)."""
+    number = int(value)
+    if not 0 <= number < _COUNT_MAX:
+        raise ValueError(f"{value!r} is not a count")
+    return number
 
 
 def _flags(fields: Mapping[str, Any]) -> frozenset[str]:

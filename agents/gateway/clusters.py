@@ -1,23 +1,30 @@
-"""Where a gateway may send: one cluster per route key over its serving sites, and local replicas.
+"""Where a gateway may send: one cluster per route key over its serving sites.
 
 Exact shares come from weighted round robin over one endpoint per site; backups are the next
-priority. Decides weights, probes, ejection and retry budgets. Which request goes to which cluster
-is decided in `routes`.
+priority. Decides weights, probes, ejection and retry budgets. Local replicas are
+`replica_clusters`' business; which request goes to which cluster is decided in `routes`.
 """
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from agents.credentials import gateway_identity
-from agents.gateway.facts import GatewayTuning, ReplicaAddress
-from sites.assignment import GroupShare, Route, RouteDecision, SiteAssignment, SiteShare
+from agents.gateway.endpoints import (
+    BALANCING,
+    HTTP_OPTIONS,
+    METADATA,
+    PERCENT_ALL,
+    discovery,
+    limits,
+    seconds,
+    socket_address,
+)
+from agents.gateway.facts import GatewayTuning
+from agents.gateway.replica_clusters import Ready, render_replica_clusters
+from sites.assignment import Route, RouteDecision, SiteAssignment, SiteShare
 from sites.units import MS_PER_S
-
-METADATA = "hinterland"
-"""Namespace of everything the gateway attaches to endpoints and reads out of bodies."""
 
 PROBE_PREFIX = "peer|"
 OWN_SECRET = "secret_own"
@@ -25,18 +32,7 @@ OWN_SECRET = "secret_own"
 
 TRUST_SECRET = "secret_trust"
 
-_HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PROBE_HOST = "gateway.hinterland.internal"  # a cluster's name is no valid host name
-_PERCENT_ALL = 100
-_BALANCING = {
-    # Panic would send requests to hosts known to be dead.
-    "healthy_panic_threshold": {"value": 0},
-    # Workers otherwise hear of a second change of health up to a second late.
-    "update_merge_window": "0s",
-}
-_WEIGHT_UNITS = 1_000  # a group's basis points divide among its replicas in these
-
-Ready = Mapping[str, Sequence[ReplicaAddress | tuple[str, str, int]]]
 
 
 def sites_cluster_name(route: Route) -> str:
@@ -47,25 +43,6 @@ def sites_cluster_name(route: Route) -> str:
 def probe_cluster_name(site_id: str) -> str:
     """Cluster that only asks whether another site's gateway is alive."""
     return f"{PROBE_PREFIX}{site_id}"
-
-
-def group_cluster_name(group_id: str) -> str:
-    """Cluster of the ready replicas of one group."""
-    return f"group|{group_id}"
-
-
-def split_cluster_name(route: Route) -> str:
-    """Cluster of all replicas that answer a route from several groups."""
-    return f"split|{route.key.route_id}"
-
-
-def usable_groups(route: Route, ready: Ready) -> tuple[GroupShare, ...]:
-    """The groups of a route that have both a share and a ready replica here."""
-    return tuple(
-        g
-        for g in sorted(route.groups, key=lambda g: g.group_id)
-        if g.basis_points and ready.get(g.group_id)
-    )
 
 
 def render_clusters(
@@ -84,19 +61,7 @@ def render_clusters(
         for peer in assignment.peers
         if peer.site_id != assignment.site_id
     ]
-    variants = {t.group.group_id: t.group.variant_id for t in assignment.groups}
-    for group_id in sorted(ready):
-        if ready[group_id]:
-            endpoints = [
-                _replica_endpoint(r, group_id, variants.get(group_id, ""), weight=1)
-                for r in sorted(ready[group_id])
-            ]
-            name = group_cluster_name(group_id)
-            clusters.append(_replica_cluster(name, endpoints, policy="LEAST_REQUEST"))
-    for route in routes:
-        usable = usable_groups(route, ready)
-        if len(usable) > 1:
-            clusters.append(_split_cluster(route, usable, ready=ready, variants=variants))
+    clusters += render_replica_clusters(assignment, ready=ready)
     return tuple(sorted(clusters, key=lambda c: str(c["name"])))
 
 
@@ -134,19 +99,12 @@ def _sites_cluster(
         "health_checks": [_health_check(interval_ms, tuning)],
         "close_connections_on_host_health_failure": True,
         "outlier_detection": _ejection(tuning),
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 100_000,
-                    "max_pending_requests": 100_000,
-                    "max_requests": 100_000,
-                    "retry_budget": {
-                        "budget_percent": {"value": tuning.retry_budget_percent},
-                        "min_retry_concurrency": tuning.retry_burst,
-                    },
-                }
-            ]
-        },
+        "circuit_breakers": limits(
+            retry_budget={
+                "budget_percent": {"value": tuning.retry_budget_percent},
+                "min_retry_concurrency": tuning.retry_burst,
+            }
+        ),
     }
 
 
@@ -187,13 +145,13 @@ def _peer_base(
     )
     return {
         "name": name,
-        "type": "STATIC" if all(_is_ip(h) for h in hosts) else "STRICT_DNS",
+        "type": discovery(hosts),
         "connect_timeout": seconds(tuning.connect_timeout_ms),
         "load_assignment": {"cluster_name": name, "endpoints": list(localities)},
-        "common_lb_config": dict(_BALANCING),
+        "common_lb_config": dict(BALANCING),
         "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: {
-                "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
+            HTTP_OPTIONS: {
+                "@type": f"type.googleapis.com/{HTTP_OPTIONS}",
                 "explicit_http_config": {
                     "http2_protocol_options": {
                         "connection_keepalive": {
@@ -294,110 +252,15 @@ def _ejection(tuning: GatewayTuning) -> dict[str, Any]:
     return {
         "split_external_local_origin_errors": True,
         "consecutive_local_origin_failure": 2,
-        "enforcing_consecutive_local_origin_failure": _PERCENT_ALL,
+        "enforcing_consecutive_local_origin_failure": PERCENT_ALL,
         "consecutive_gateway_failure": 3,
-        "enforcing_consecutive_gateway_failure": _PERCENT_ALL,
+        "enforcing_consecutive_gateway_failure": PERCENT_ALL,
         "enforcing_consecutive_5xx": 0,
         "enforcing_success_rate": 0,
         "enforcing_local_origin_success_rate": 0,
         "interval": seconds(max(50, tuning.ejection_ms // 5)),
         "base_ejection_time": seconds(tuning.ejection_ms),
         "max_ejection_time": seconds(tuning.ejection_ms * 10),
-        "max_ejection_percent": _PERCENT_ALL,
+        "max_ejection_percent": PERCENT_ALL,
         "successful_active_health_check_uneject_host": False,
     }
-
-
-def _replica_endpoint(
-    replica: ReplicaAddress | tuple[str, str, int], group_id: str, variant_id: str, *, weight: int
-) -> dict[str, Any]:
-    replica_id, host, port = replica
-    return {
-        "endpoint": {"address": socket_address(f"{host}:{port}")},
-        "load_balancing_weight": weight,
-        "metadata": {
-            "filter_metadata": {
-                METADATA: {"group": group_id, "variant": variant_id, "replica": replica_id}
-            }
-        },
-    }
-
-
-def _split_cluster(
-    route: Route, usable: Sequence[GroupShare], *, ready: Ready, variants: Mapping[str, str]
-) -> dict[str, Any]:
-    endpoints = []
-    for share in usable:
-        replicas = sorted(ready[share.group_id])
-        weight = max(1, share.basis_points * _WEIGHT_UNITS // len(replicas))
-        endpoints += [
-            _replica_endpoint(r, share.group_id, variants.get(share.group_id, ""), weight=weight)
-            for r in replicas
-        ]
-    return _replica_cluster(split_cluster_name(route), endpoints, policy="ROUND_ROBIN")
-
-
-def _replica_cluster(
-    name: str, endpoints: Sequence[Mapping[str, Any]], *, policy: str
-) -> dict[str, Any]:
-    """HTTP/1.1 to model servers, one request per connection: some close it after a stream."""
-    hosts = [e["endpoint"]["address"]["socket_address"]["address"] + ":0" for e in endpoints]
-    return {
-        "name": name,
-        "type": "STATIC" if all(_is_ip(h) for h in hosts) else "STRICT_DNS",
-        "lb_policy": policy,
-        "connect_timeout": "1s",
-        "load_assignment": {
-            "cluster_name": name,
-            "endpoints": [{"lb_endpoints": list(endpoints)}],
-        },
-        "common_lb_config": dict(_BALANCING),
-        "circuit_breakers": {
-            "thresholds": [
-                {
-                    "max_connections": 100_000,
-                    "max_pending_requests": 100_000,
-                    "max_requests": 100_000,
-                }
-            ]
-        },
-        "outlier_detection": {
-            "split_external_local_origin_errors": True,
-            "consecutive_local_origin_failure": 1,
-            "enforcing_consecutive_local_origin_failure": _PERCENT_ALL,
-            "enforcing_consecutive_5xx": 0,
-            "enforcing_consecutive_gateway_failure": 0,
-            "enforcing_success_rate": 0,
-            "enforcing_local_origin_success_rate": 0,
-            "interval": "0.2s",
-            "base_ejection_time": "0.5s",
-            "max_ejection_time": "2s",
-            "max_ejection_percent": _PERCENT_ALL,
-        },
-        "typed_extension_protocol_options": {
-            _HTTP_OPTIONS: {
-                "@type": f"type.googleapis.com/{_HTTP_OPTIONS}",
-                "common_http_protocol_options": {"max_requests_per_connection": 1},
-                "explicit_http_config": {"http_protocol_options": {}},
-            }
-        },
-    }
-
-
-def socket_address(address: str) -> dict[str, Any]:
-    """``host:port`` (IPv6 in brackets) as Envoy writes it."""
-    host, _, port = address.rpartition(":")
-    return {"socket_address": {"address": host.strip("[]"), "port_value": int(port)}}
-
-
-def seconds(duration_ms: int) -> str:
-    """Milliseconds as a protobuf JSON duration."""
-    return f"{duration_ms / MS_PER_S:g}s"
-
-
-def _is_ip(address: str) -> bool:
-    try:
-        ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
-    except ValueError:
-        return False
-    return True

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from agents.gateway.clusters import OWN_SECRET, TRUST_SECRET, Ready, render_clusters
+from agents.gateway.clusters import OWN_SECRET, TRUST_SECRET, render_clusters
 from agents.gateway.facts import GatewayFiles, GatewayPaths, GatewayTuning
 from agents.gateway.listeners import render_listeners
+from agents.gateway.replica_clusters import Ready
 from agents.gateway.routes import (
     CLIENT_ROUTES,
     PEER_ROUTES,

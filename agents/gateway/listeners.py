@@ -11,7 +11,8 @@ from typing import Any
 
 from agents.credentials import TRUST_DOMAIN
 from agents.gateway import headers
-from agents.gateway.clusters import METADATA, seconds, socket_address, tls_context
+from agents.gateway.clusters import tls_context
+from agents.gateway.endpoints import METADATA, seconds, socket_address
 from agents.gateway.errors import local_replies
 from agents.gateway.facts import GatewayTuning
 from agents.gateway.log_format import BROKEN_FLAGS, REMEMBERED, log_fields

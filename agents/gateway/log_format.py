@@ -6,7 +6,7 @@ Neither prompts nor completions, nor API keys: ids, times, statuses and token co
 from __future__ import annotations
 
 from agents.gateway import headers
-from agents.gateway.clusters import METADATA
+from agents.gateway.endpoints import METADATA
 
 REMEMBERED = {
     "tenant": headers.TENANT,

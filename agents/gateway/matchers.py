@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agents.gateway import headers
-from agents.gateway.clusters import METADATA
+from agents.gateway.endpoints import METADATA
 from sites.assignment import TenantBinding
 
 

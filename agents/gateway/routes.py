@@ -11,14 +11,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from agents.gateway import headers
-from agents.gateway.clusters import (
-    METADATA,
-    Ready,
-    group_cluster_name,
-    sites_cluster_name,
-    split_cluster_name,
-    usable_groups,
-)
+from agents.gateway.clusters import sites_cluster_name
+from agents.gateway.endpoints import METADATA
 from agents.gateway.errors import (
     BAD_JSON,
     LAXER_RESIDENCY,
@@ -41,6 +35,12 @@ from agents.gateway.matchers import (
     residency_headers,
     set_header,
     tenant_header,
+)
+from agents.gateway.replica_clusters import (
+    Ready,
+    group_cluster_name,
+    split_cluster_name,
+    usable_groups,
 )
 from sites.assignment import (
     Route,

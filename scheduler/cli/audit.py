@@ -99,7 +99,8 @@ def show_report(out: Output, report: ResidencyReport) -> None:
     span = f"{show_time(report.since_ms)} to {show_time(report.until_ms)}"
     out.line(f"Residency of {report.tenant_id}, {span}", style="bold")
     rows: list[dict[str, Any]] = [
-        {**to_plain(row), "energy_wh": row.energy_j_estimated / 3_600} for row in report.rows
+        {**to_plain(row), "energy_wh": f"{row.energy_j_estimated / 3_600:.3g}"}
+        for row in report.rows
     ]
     if rows:
         out.rows("residency", rows, ROW_COLUMNS)

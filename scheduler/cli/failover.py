@@ -15,6 +15,8 @@ from scheduler.cli.output import CliError, Column, ExitCode, Output, count, mone
 from scheduler.cli.rollout import TIMEOUT, YES, finish, watch
 from scheduler.cli.session import Command, Group, Session, pass_session
 
+from sites.units import WHOLE_BP
+
 if TYPE_CHECKING:
     from optimizer.problem import Problem
     from scheduler.view import Drill
@@ -143,6 +145,12 @@ def _short(drill: Drill) -> str:
     return drill.plan_digest.removeprefix("sha256:")[:12]
 
 
+def _result(shed_bp: int, *, grew: bool) -> str:
+    if not grew:
+        return "SERVED"
+    return "UNSERVED" if shed_bp == WHOLE_BP else "PARTLY"
+
+
 def unlawful_shares(drill: Drill, problem: Problem) -> list[str]:
     """Classes and sites the predicted plan would serve unlawfully (judged from the policies)."""
     from sites.residency import may_process, may_transit
@@ -181,7 +189,7 @@ def drill_rows(drill: Drill, problem: Problem) -> list[dict[str, Any]]:
                 "from": [f"{m.site_id} {m.before_bp / 100:g}→{m.after_bp / 100:g}%" for m in gone],
                 "to": [f"{m.site_id} {m.before_bp / 100:g}→{m.after_bp / 100:g}%" for m in come],
                 "shed_percent": shed_bp / 100,
-                "result": "UNSERVED" if grew and not come else "PARTLY" if grew else "SERVED",
+                "result": _result(shed_bp, grew=grew),
             }
         )
     return rows

@@ -139,11 +139,13 @@ def _solve(session: Session, asked: Asked) -> Outcome:
     from optimizer.outcome import SolveStatus
     from optimizer.solve import solve
     from scheduler.cli.plan_text import infeasible_lines
+    from scheduler.steady import steadied
     from sites.clock import SystemClock
 
     if session.out.live:
         session.out.note(f"Planning {len(asked.problem.classes)} traffic classes …")
     outcome = solve(asked.problem, clock=SystemClock(), start=asked.before)
+    outcome = steadied(asked.problem, outcome, before=asked.before)
     if outcome.plan is not None:
         return outcome
     if outcome.status is not SolveStatus.INFEASIBLE:
@@ -193,6 +195,7 @@ def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: 
                 "binding": to_plain(saved.binding),
                 "summary": to_plain(saved.summary),
                 "changes": to_plain(text.diff),
+                "explanation": to_plain(text.explanation),
                 "plan": to_plain(saved.plan),
             },
         )
@@ -201,13 +204,34 @@ def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: 
 
 @click.command(cls=Command)
 @click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.option("--why", "class_id", default="", metavar="CLASS", help="One class, site by site.")
 @FULL
 @pass_session
-def show(session: Session, plan_path: Path, *, full: bool) -> None:
+def show(session: Session, plan_path: Path, *, class_id: str, full: bool) -> None:
     """Show a saved plan: what it would change, what it costs, why not otherwise."""
     from scheduler.plan_file import read_plan
 
-    _show(session, read_plan(plan_path), None, full=full)
+    saved = read_plan(plan_path)
+    if class_id:
+        _show_class(session, saved, class_id)
+    else:
+        _show(session, saved, None, full=full)
+
+
+def _show_class(session: Session, saved: SavedPlan, class_id: str) -> None:
+    from optimizer.explain import explain_plan
+    from optimizer.explain_text import class_lines
+    from sites.digest import to_plain
+
+    explained = {one.class_id: one for one in explain_plan(saved.problem, saved.plan).classes}
+    if class_id not in explained:
+        known = ", ".join(sorted(explained)[:20])
+        raise CliError(ExitCode.ERROR, f"no traffic class {class_id!r} with demand; try {known}")
+    if session.out.for_people:
+        for line in class_lines(explained[class_id]):
+            session.out.line(line)
+    else:
+        session.out.data("class_explanation", to_plain(explained[class_id]))
 
 
 @click.command(cls=Command)

@@ -1,7 +1,7 @@
 """A plan as people read it: how good it is, what changes, what is refused and why, what it costs.
 
-The lines about changes and reasons are the optimizer's (`optimizer.diff`, `optimizer.explain`);
-here they get their order and their colours.
+The lines themselves are the optimizer's (`optimizer.diff`, `optimizer.explain_text`); here they
+get their order and their colours.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from optimizer.diff import DiffLine, Mark, PlanDiff, diff_lines, diff_plans
+from optimizer.explain import Explanation, explain_plan
+from optimizer.explain_text import REJECTED_SHOWN, binding_lines, rejected_lines, shed_lines
 from optimizer.outcome import Outcome, SolveStatus
 from scheduler.plan_file import SavedPlan
 
@@ -31,7 +33,7 @@ class PlanText:
 
     saved: SavedPlan
     diff: PlanDiff
-    reasons: tuple[str, ...]
+    explanation: Explanation
 
     @classmethod
     def of(cls, saved: SavedPlan, outcome: Outcome | None) -> PlanText:
@@ -39,7 +41,12 @@ class PlanText:
         return cls(
             saved=saved,
             diff=diff_plans(saved.before, saved.plan, saved.problem),
-            reasons=(),
+            explanation=explain_plan(
+                saved.problem,
+                saved.plan,
+                arcs=outcome.arcs if outcome else None,
+                pruned=outcome.pruned if outcome else (),
+            ),
         )
 
     @property
@@ -53,8 +60,12 @@ class PlanText:
         lines = diff_lines(self.diff, full=full)
         for line in lines[:-2]:
             yield _styled(line)
-        for reason in self.reasons:
-            yield reason, ""
+        for text in shed_lines(self.explanation):
+            yield f"Shed: {text}", "red"
+        for text in rejected_lines(self.explanation, limit=None if full else REJECTED_SHOWN):
+            yield text, ""
+        for text in binding_lines(self.explanation):
+            yield text, ""
         for line in lines[-2:]:
             yield _styled(line)
 
@@ -75,8 +86,8 @@ class PlanText:
 
 
 def _percent(part: float) -> str:
-    """Two digits that count: a limit of 0.001 % is not 0 %."""
-    return f"{part * 100:.2g}%"
+    """Two digits that count: a limit of 0.001 % is not 0 %, rounding noise is."""
+    return f"{part * 100:.2g}%" if abs(part) > 1e-9 else "0%"
 
 
 def _styled(line: DiffLine) -> Styled:

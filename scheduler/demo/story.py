@@ -14,6 +14,7 @@ from scheduler.cli.output import Column, Output
 from scheduler.demo.clients import Answer, Caller, Tally, Traffic, ask, tally
 from scheduler.demo.operator import Operator
 from scheduler.embedded import EmbeddedFleet
+from scheduler.failover import share_moves
 from scheduler.receipt import ChangeReason, RolloutState
 from scheduler.view import FleetView
 from sites.clock import Clock
@@ -128,7 +129,7 @@ class Story:
         self._out.line("Requests under way at the kill, or sent since:")
         self._show_tally(seen)
         self._hinterland("get", "sites")
-        self._hinterland("get", "routes")
+        self._show_moves(before, self._operator.view())
         return Loss(
             site_id=site_id,
             predicted_digest=predicted.plan_digest,
@@ -188,6 +189,26 @@ class Story:
             self._out.line(done.stderr.rstrip())
         if done.returncode not in expect:
             raise FatalError(f"hinterland {arguments[0]} ended with exit code {done.returncode}")
+
+    def _show_moves(self, before: FleetView, after: FleetView) -> None:
+        assert before.plan is not None and after.plan is not None, "a plan is in force"
+        rows = [
+            {
+                "class": move.class_id,
+                "site": move.site_id or "(shed)",
+                "before": f"{move.before_bp / 100:g}%",
+                "after": f"{move.after_bp / 100:g}%",
+            }
+            for move in share_moves(before.plan, after.plan)
+        ]
+        columns = (
+            Column(title="class", field="class"),
+            Column(title="site", field="site"),
+            Column(title="before", field="before", number=True),
+            Column(title="after", field="after", number=True),
+        )
+        self._out.line(f"What moved where, now by {after.plan.method} ({after.plan_reason}):")
+        self._out.rows("moves", rows, columns)
 
     def _wait_s(self, duration_s: float) -> None:
         self._clock.block_ms(int(duration_s * 1_000))

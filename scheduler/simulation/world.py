@@ -21,6 +21,7 @@ from scheduler.events import (
     CycleEvent,
     HubsRestarted,
     LedgerAppended,
+    LedgerFailed,
     LedgerSnapshot,
     ReceiptChanged,
     Solve,
@@ -55,6 +56,7 @@ class World:
         *,
         solver: Solver,
         config: CycleConfig | None = None,
+        keys: Keys | None = None,
         habits: dict[str, SiteHabits] | None = None,
         solve_ms: int = 500,
         step_ms: int = 50,
@@ -65,9 +67,11 @@ class World:
         self.script: list[str] = []
         self.alerts: list[str] = []
         self.safety = SafetyWatch()
+        self.ledger_is_full = False
         self._epoch = 0
         self._problem = problem
         self._config = config or CycleConfig()
+        self._keys = keys or Keys()
         self._solver = solver
         self._solve_ms = solve_ms
         self._step_ms = step_ms
@@ -91,7 +95,7 @@ class World:
         """A new control plane (first, or after a crash) with fresh hubs and a higher epoch."""
         self._epoch += 1
         started = Started(epoch=self._epoch, problem=self._problem, snapshot=snapshot)
-        self.cycle = Cycle(started, config=self._config, keys=Keys())
+        self.cycle = Cycle(started, config=self._config, keys=self._keys)
         self._events.clear()
         self._wishes.clear()
         self._solving.clear()
@@ -195,6 +199,9 @@ class World:
     def _carry_out(self, effect: CycleEffect) -> None:
         self._note_event(effect)
         match effect:
+            case AppendLedger() if self.ledger_is_full:
+                failed = LedgerFailed(token=effect.token, reason="disk full")
+                self._events.append(failed)
             case AppendLedger():
                 self.ledger.append(effect.entry)
                 index = len(self.ledger) - 1

@@ -165,7 +165,8 @@ def _laxer_classes(entries: list[Entry], faults: list[Fault]) -> None:
 
 
 def _amounts(entries: list[Entry], faults: list[Fault]) -> None:
-    if entries and not any(entry.kind == "Site" for entry in entries):
+    kinds = {entry.kind for entry in entries}
+    if kinds and "Site" not in kinds and kinds <= d.KINDS.keys():
         faults.append(entries[0].fault("empty fleet: no Site document; describe at least one"))
     policies = [entry for entry in entries if entry.kind == "PlanPolicy"]
     for extra in policies[1:]:

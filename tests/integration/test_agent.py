@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -19,10 +20,12 @@ import pytest
 from agents.envelope import sign_assignment
 from agents.frames import AssignmentFrame, RecordAck, RecordBatch
 from agents.processes import MARKER, free_port
+from agents.store import AgentStore
 from scheduler.front_door import AgentMessage, FrontDoor, FrontDoorConfig
 from scheduler.pki import Authority
 from sites.assignment import SiteAssignment
 from sites.clock import SystemClock
+from sites.digest import digest
 from sites.fleet import SiteGateway
 from sites.steps import AssignmentVerdict, StepKind, StepResult
 from sites.telemetry import Hello, SiteObservation
@@ -225,3 +228,97 @@ async def stop_and_check(control: Control, before: set[int]) -> None:
     last.terminate()
     assert await asyncio.to_thread(last.wait, 30) == 0
     assert site_processes(control.folder) == []
+
+
+# What a person reads when an agent cannot run
+
+
+def agent(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "agents.main", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def said(done: subprocess.CompletedProcess[str]) -> list[str]:
+    """Lines on stderr that are no log lines."""
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    return [line for line in done.stderr.splitlines() if not line.startswith("{")]
+
+
+def options_for(folder: Path, authority: Authority) -> list[str]:
+    pki = authority.site_credentials(f.SITE).folder
+    return ["--site", f.SITE, "--state-dir", str(folder / "state"), "--pki-dir", str(pki),
+            "--control", f"127.0.0.1:{free_port()}", "--runtime", "simulated"]  # fmt: skip
+
+
+def test_a_wrong_command_line_is_exit_64() -> None:
+    for options in ([], ["--site", "x"], ["--frobnicate"]):
+        done = agent(*options)
+        assert done.returncode == 64
+        assert said(done)[-1].startswith("agents.main: ")
+
+
+def test_unreadable_keys_are_one_line_and_exit_1(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki", clock=SystemClock())
+    options = options_for(tmp_path, authority)
+    authority.site_credentials(f.SITE).agent_key.unlink()
+    done = agent(*options)
+    assert done.returncode == 1
+    (line,) = said(done)
+    assert line.startswith('agent of site "bruges": credential ')
+    assert "agent.key: No such file or directory; start the control plane once" in line
+
+
+def resumable(folder: Path, authority: Authority, gateway: SiteGateway) -> None:
+    """A state folder as an agent leaves it that has applied an assignment."""
+    wanted = f.assignment(f.target(replicas=0), gateway=gateway, jwks=authority.api_key_jwks)
+    envelope = sign_assignment(wanted, key=authority.assignment_key)
+    store = AgentStore(folder / "state")
+    store.save_accepted(envelope)
+    store.save_applied(rank=(1, 1), assignment_digest=digest(wanted), envelope=envelope)
+
+
+def test_a_port_already_taken_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki", clock=SystemClock())
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        gateway = SiteGateway(
+            client_address=f"127.0.0.1:{port}", peer_address=f"127.0.0.1:{free_port()}"
+        )
+        resumable(tmp_path, authority, gateway)
+        done = agent(*options_for(tmp_path, authority))
+    assert done.returncode == 1
+    (line,) = said(done)
+    assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in line
+    assert site_processes(tmp_path) == []
+
+
+def test_an_envoy_that_does_not_start_is_one_line_and_exit_1(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki", clock=SystemClock())
+    gateway = SiteGateway(
+        client_address=f"127.0.0.1:{free_port()}", peer_address=f"127.0.0.1:{free_port()}"
+    )
+    resumable(tmp_path, authority, gateway)
+    for program, reason in (("/no/such/envoy", "cannot start"), ("/bin/false", "does not start")):
+        done = agent(*options_for(tmp_path, authority), "--envoy", program)
+        assert done.returncode == 1
+        (line,) = said(done)
+        assert reason in line
+    assert site_processes(tmp_path) == []
+
+
+def test_an_assignment_of_another_control_plane_on_disk_is_not_run(tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "pki", clock=SystemClock())
+    other = Authority(tmp_path / "other-pki", clock=SystemClock())
+    gateway = SiteGateway(client_address="127.0.0.1:1", peer_address="127.0.0.1:2")
+    resumable(tmp_path, other, gateway)
+    done = agent(*options_for(tmp_path, authority))
+    assert done.returncode == 1
+    (line,) = said(done)
+    assert "damaged or not of this control plane" in line

@@ -339,7 +339,9 @@ def test_apply_records_ray_killed_and_a_restart(tmp_path: Path) -> None:
     assert not config.server_dir.joinpath("api.json").exists()
 
 
-def server_process(*arguments: str) -> subprocess.CompletedProcess[str]:
+def server_process(
+    *arguments: str, temp_dir: Path | None = None
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "scheduler.main", *arguments],
         capture_output=True,
@@ -347,6 +349,7 @@ def server_process(*arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=WAIT_S,
         cwd=ROOT,
         check=False,
+        env=os.environ | ({"TMPDIR": str(temp_dir)} if temp_dir else {}),
     )
 
 
@@ -375,3 +378,50 @@ def test_a_taken_port_ends_the_start_with_one_line(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert f"cannot listen on 127.0.0.1:{port}" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_ray_that_cannot_start_ends_the_start_with_one_line(tmp_path: Path) -> None:
+    """Ray's Unix sockets do not fit into a folder of so long a name."""
+    temp_dir = tmp_path / ("x" * 100)
+    temp_dir.mkdir()
+    ended = server_process(
+        "--state-dir", str(tmp_path / "state"), "--fleet", str(FLEET), temp_dir=temp_dir
+    )
+    assert ended.returncode == 1
+    errors = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert "Ray did not start in 2 attempts" in errors[0]
+    assert str(tmp_path / "state" / "server" / "ray.log") in errors[0]
+    assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "state" / "server" / "api.json").exists()
+
+
+def test_a_stopped_or_killed_server_leaves_no_process(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 0)):
+        (state / "server" / "api.json").unlink(missing_ok=True)
+        server = subprocess.Popen(
+            [sys.executable, "-m", "scheduler.main", "--state-dir", state, "--fleet", FLEET],
+            cwd=ROOT,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            wait_for_file(state / "server" / "api.json", server)
+            children = psutil.Process(server.pid).children(recursive=True)
+            assert len(children) > 3
+            server.send_signal(number)
+            assert server.wait(WAIT_S) == code
+            _, alive = psutil.wait_procs(children, timeout=WAIT_S)
+            assert not alive
+        finally:
+            server.kill()
+            server.wait()
+
+
+def wait_for_file(path: Path, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(WAIT_S * 20):
+        if path.exists():
+            return
+        assert server.poll() is None, "the server ended before it was ready"
+        CLOCK.block_ms(50)
+    raise AssertionError(f"{path} never appeared")

@@ -13,6 +13,7 @@ import grpc.aio
 import pytest
 import structlog.testing
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from agents.codec import SERVICE_NAME, encode_agent
 from agents.credentials import CONTROL_SERVER_NAME, SiteCredentials
@@ -271,6 +272,24 @@ def test_results_outlive_a_restart_of_the_front_door(authority: Authority) -> No
     asyncio.run(story())
 
 
+def test_keys_lost_while_running_do_not_end_the_agent(authority: Authority) -> None:
+    async def story() -> None:
+        async with door_of(authority, "bruges") as d, running(d.uplink("bruges")) as uplink:
+            assert isinstance((await d.hear()).body, Hello)
+            key = authority.site_credentials("bruges").agent_key
+            saved = key.read_bytes()
+            key.unlink()
+            d.door.close_site("bruges", "cut")
+            assert isinstance((await d.hear()).body, StreamClosed)
+            async with asyncio.timeout(WAIT_S):
+                while "agent.key" not in uplink.last_error:
+                    await asyncio.sleep(0.01)
+            key.write_bytes(saved)
+            assert isinstance((await d.hear()).body, Hello)
+
+    asyncio.run(story())
+
+
 def test_a_taken_port_is_one_clear_error(authority: Authority) -> None:
     async def story() -> None:
         async with door_of(authority, "bruges") as d:
@@ -311,6 +330,7 @@ def test_health_is_served_and_garbage_is_refused(authority: Authority) -> None:
                     health_pb2.HealthCheckRequest(service=SERVICE_NAME), timeout=WAIT_S
                 )
                 assert answer.status == health_pb2.HealthCheckResponse.SERVING
+                assert SERVICE_NAME in await listed_services(channel)
                 code, _ = await say(channel, b"\xff\x00garbage")
                 assert code is grpc.StatusCode.INVALID_ARGUMENT
                 code, said = await say(channel, encode_agent(observation("bruges")))
@@ -374,6 +394,15 @@ async def channel_to(
         ],
     ) as channel:
         yield channel
+
+
+async def listed_services(channel: grpc.aio.Channel) -> list[str]:
+    call = reflection_pb2_grpc.ServerReflectionStub(channel).ServerReflectionInfo(timeout=WAIT_S)
+    await call.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+    answer = await call.read()
+    await call.done_writing()
+    call.cancel()
+    return [s.name for s in answer.list_services_response.service]
 
 
 async def say(channel: grpc.aio.Channel, data: bytes) -> tuple[grpc.StatusCode, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from optimizer.outcome import Outcome, SolveStatus
 from optimizer.problem import Problem
 from optimizer.solve import solve
 from scheduler.entries import PlanAccepted
@@ -26,6 +27,8 @@ from scheduler.events import (
 from scheduler.receipt import ChangeReason, Receipt, RolloutState, StepStatus
 from scheduler.simulation.site import SiteHabits
 from scheduler.simulation.world import World
+from scheduler.state import Keys
+from sites.digest import to_plain
 from sites.hub_messages import ConnectionState
 from sites.steps import StepKind
 from sites.telemetry import ReplicaState
@@ -327,3 +330,78 @@ def test_every_drill_says_what_then_happens(site_id: str) -> None:
     world.kill_site(site_id)
     world.run_until(lambda: len(plans(world)) == 2)
     assert plans(world)[1].plan == drill.plan
+
+
+def test_a_plan_the_ledger_cannot_take_changes_nothing() -> None:
+    world = opened()
+    world.ledger_is_full = True
+    receipt = propose(world)
+    assert receipt.state is RolloutState.REJECTED
+    assert "disk full" in receipt.message
+    assert world.cycle.view().plan is None
+    assert all(not site.replicas and site.applied is None for site in world.sites.values())
+    world.ledger_is_full = False
+    assert propose(world, "apply-2").state is RolloutState.DONE
+
+
+def test_a_solver_that_keeps_failing_is_asked_again_and_then_given_up() -> None:
+    def broken(problem: Problem) -> Outcome:
+        return Outcome(
+            status=SolveStatus.NO_PLAN,
+            plan=None,
+            arcs=(),
+            pruned=(),
+            bound_usd_per_h=0.0,
+            message="no plan within the budget",
+        )
+
+    world = World(three_sites(), solver=broken)
+    world.run(500)
+    world.tell(ReplanRequested(receipt_id="first"))
+    receipt = settled(world, "first")
+    assert receipt.state is RolloutState.REJECTED
+    assert "no plan within the budget" in receipt.message
+    assert any("no plan within the budget" in text for text in world.alerts)
+
+
+def test_no_view_shows_a_pseudonym_key() -> None:
+    keys = Keys(pseudonym_keys={"t": "5ec4e7"})
+    world = World(three_sites(), solver=solve, keys=keys)
+    world.run(500)
+    propose(world)
+    sent = world.sites["bru"].applied
+    assert sent is not None
+    assert sent.tenants[0].pseudonym_key == "5ec4e7"
+    assert "5ec4e7" not in str(to_plain(world.cycle.view()))
+    assert "5ec4e7" not in repr(sent)
+    assert "5ec4e7" not in str([to_plain(entry) for entry in world.ledger])
+
+
+def test_one_change_at_a_time() -> None:
+    world = opened()
+    view = world.cycle.view()
+    plan = solve(view.problem).plan
+    assert plan is not None
+    for receipt_id in ("one", "two"):
+        world.tell(
+            PlanProposed(receipt_id=receipt_id, problem=view.problem, plan=plan, state_serial=0)
+        )
+    assert [v.code for v in settled(world, "two").violations] == ["rollout_in_progress"]
+    assert settled(world, "one").state is RolloutState.DONE
+
+
+def test_an_agent_that_restarts_in_mid_rollout_without_its_replicas_stops_it() -> None:
+    world = opened()
+    view = world.cycle.view()
+    plan = solve(view.problem).plan
+    assert plan is not None
+    world.tell(PlanProposed(receipt_id="apply-1", problem=view.problem, plan=plan, state_serial=0))
+    world.run(400)
+    world.kill_site("bru")
+    world.bring_back("bru")
+    receipt = settled(world, "apply-1")
+    assert receipt.state is RolloutState.STOPPED
+    assert "bru restarted and lost replicas of bru/p/v/x1" in receipt.message
+    world.tell(ResumeRequested(receipt_id="resume-1", stopped_receipt_id="apply-1"))
+    assert settled(world, "resume-1").state is RolloutState.DONE
+    assert world.faults == []

@@ -219,7 +219,9 @@ def _measured(tables: Tables, one: Published, precision: str, gpu: str) -> list[
     ]
     sizes = sorted({int(row["num_gpus"]) for row in rows})
     return [
-        _load(best([r for r in rows if int(r["num_gpus"]) == n], lambda r: float(r["output_tok_s"])))
+        _load(
+            best([r for r in rows if int(r["num_gpus"]) == n], lambda r: float(r["output_tok_s"]))
+        )
         for n in sizes
     ]
 
@@ -318,7 +320,9 @@ def _speed(tables: Tables, accelerator: str) -> tuple[float, str]:
         mine = tables.one(table, accelerator="AMD MI300X GPU", **wanted)
         theirs = tables.one(table, accelerator="Nvidia H100 GPU", **wanted)
         return float(mine["output_tok_s"]) / float(theirs["output_tok_s"]), "Argonne over H100"
-    ratio = float(_spec(tables, accelerator)["mem_bw_gb_s"]) / float(_spec(tables, "h100")["mem_bw_gb_s"])
+    ratio = float(_spec(tables, accelerator)["mem_bw_gb_s"]) / float(
+        _spec(tables, "h100")["mem_bw_gb_s"]
+    )
     return ratio, "memory bandwidth over H100"
 
 
@@ -338,7 +342,9 @@ def _point(
     work_flop = 2 * float(row["active_params_b_computed"]) * 1e9 * PROMPT_TOKENS
     prefill_ms = work_flop / (n * float(spec["bf16_tflops"]) * 1e12 * COMPUTE_USED) * 1_000
     weights_mib = _weights_mib(row, precision)
-    cache_mib = min(load.concurrency, _room(tables, row, precision, accelerator, n)) * _cache_mib(row)
+    cache_mib = min(load.concurrency, _room(tables, row, precision, accelerator, n)) * _cache_mib(
+        row
+    )
     return {
         "variant": variant_id(one.model, precision),
         "accelerator": accelerator,

@@ -16,7 +16,10 @@ HOURS_PER_YEAR = 8_766
 BUDGET_FACTOR = 0.8
 _EU_PRICES = "power/europe_dayahead_price_hourly_2024_43zones_eur_mwh.csv.gz"
 _USD_PRICES = "power/electricity_price_hourly_2024_23zones_usd_mwh.csv.gz"
-_AZURE_RTT, _GCP_RTT = "network/azure_inter_region_rtt_ms.csv", "network/gcp_inter_region_rtt_ms.csv"
+_AZURE_RTT, _GCP_RTT = (
+    "network/azure_inter_region_rtt_ms.csv",
+    "network/gcp_inter_region_rtt_ms.csv",
+)
 _SOLAR = (0, 0, 0, 0, 0.02, 0.1, 0.25, 0.45, 0.65, 0.8, 0.92, 1.0,
           1.0, 0.92, 0.8, 0.65, 0.45, 0.25, 0.1, 0.02, 0, 0, 0, 0)  # fmt: skip
 """Part of the peak by UTC hour: a clear day near the equinox, drawn by hand."""
@@ -68,7 +71,9 @@ def _spec(tables: Tables, accelerator: str) -> dict[str, str]:
     return tables.one("specs/accelerators.csv", accelerator=ACCELERATORS[accelerator])
 
 
-def _pool(tables: Tables, campus: Campus, accelerator: str, count: int, terms: str) -> dict[str, Any]:
+def _pool(
+    tables: Tables, campus: Campus, accelerator: str, count: int, terms: str
+) -> dict[str, Any]:
     spec = _spec(tables, accelerator)
     if terms == "owned":
         price = float(spec["price_usd"]) * HOST_FACTOR / (WEAR_YEARS * HOURS_PER_YEAR)
@@ -148,11 +153,16 @@ def _grid_price(tables: Tables, zone: str) -> tuple[list[float], str]:
     euros = tables.by_hour(_EU_PRICES, zone, 4)
     if euros is not None:
         dollars = [round(value * EUR_USD / 1_000, 4) for value in euros]
-        return dollars, f"{zone} day-ahead by UTC hour, January-August 2024, ENTSO-E, {EUR_USD} USD/EUR"
+        return (
+            dollars,
+            f"{zone} day-ahead by UTC hour, January-August 2024, ENTSO-E, {EUR_USD} USD/EUR",
+        )
     given = tables.by_hour(_USD_PRICES, zone, 4)
     if given is None:
         raise LookupError(f"no electricity price of zone {zone}")
-    return [round(v / 1_000, 4) for v in given], f"{zone} wholesale by UTC hour, 2024, sustain-cluster"
+    return [
+        round(v / 1_000, 4) for v in given
+    ], f"{zone} wholesale by UTC hour, 2024, sustain-cluster"
 
 
 def _grid_carbon(tables: Tables, zone: str) -> tuple[list[float], str]:

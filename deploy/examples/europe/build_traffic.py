@@ -103,19 +103,19 @@ class Habit:
 
 
 HABITS = {
-    "agent": Habit(rate_per_million=1.5, lengths="mooncake", ttft_ms=1_500, tpot_ms=100),
-    "assistant": Habit(rate_per_million=4, lengths="m-large", ttft_ms=1_500, tpot_ms=100),
-    "chat": Habit(rate_per_million=3, lengths="azure-conv", ttft_ms=1_500, tpot_ms=100),
-    "code": Habit(rate_per_million=10, lengths="azure-code", ttft_ms=800, tpot_ms=100),
-    "draft": Habit(rate_per_million=8, lengths="azure-conv", ttft_ms=1_500, tpot_ms=100),
-    "extract": Habit(rate_per_million=20, lengths="m-mid", ttft_ms=2_000, tpot_ms=120),
-    "quick": Habit(rate_per_million=8, lengths="azure-conv", ttft_ms=500, tpot_ms=90),
-    "reason": Habit(rate_per_million=0.4, lengths="mooncake", ttft_ms=4_000, tpot_ms=100),
-    "review": Habit(rate_per_million=5, lengths="m-large", ttft_ms=1_500, tpot_ms=100),
+    "agent": Habit(rate_per_million=2.4, lengths="mooncake", ttft_ms=1_500, tpot_ms=100),
+    "assistant": Habit(rate_per_million=6, lengths="m-large", ttft_ms=1_500, tpot_ms=100),
+    "chat": Habit(rate_per_million=5, lengths="azure-conv", ttft_ms=1_500, tpot_ms=100),
+    "code": Habit(rate_per_million=16, lengths="azure-code", ttft_ms=800, tpot_ms=100),
+    "draft": Habit(rate_per_million=12, lengths="azure-conv", ttft_ms=1_500, tpot_ms=100),
+    "extract": Habit(rate_per_million=30, lengths="m-mid", ttft_ms=2_000, tpot_ms=120),
+    "quick": Habit(rate_per_million=12, lengths="azure-conv", ttft_ms=500, tpot_ms=90),
+    "reason": Habit(rate_per_million=0.6, lengths="mooncake", ttft_ms=4_000, tpot_ms=100),
+    "review": Habit(rate_per_million=8, lengths="m-large", ttft_ms=1_500, tpot_ms=100),
     "summarise": Habit(
-        rate_per_million=3, lengths="m-large", ttft_ms=2_500, tpot_ms=110, quality_floor=0.85
+        rate_per_million=5, lengths="m-large", ttft_ms=2_500, tpot_ms=110, quality_floor=0.85
     ),
-    "translate": Habit(rate_per_million=5, lengths="azure-conv", ttft_ms=2_000, tpot_ms=120),
+    "translate": Habit(rate_per_million=8, lengths="azure-conv", ttft_ms=2_000, tpot_ms=120),
 }
 
 
@@ -245,7 +245,7 @@ def plan_policy() -> Iterator[Document]:
             "migrationPrice": "$0.02/GiB",
             "migrationHorizon": "24 h",
             "queueingAtCeiling": "50 ms",
-            "gapLimit": "1 %",
+            "gapLimit": "2 %",
             "timeLimit": "300 s",
             "source": "carbon: near the mean EU allowance price of 2024; the rest are estimates",
         },

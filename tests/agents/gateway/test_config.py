@@ -257,7 +257,7 @@ def test_an_address_nobody_can_listen_on_is_refused(
     assignment: Any, ready: Any, paths: Any, address: str
 ) -> None:
     gateway = replace(assignment.gateway, client_address=address)
-    with pytest.raises(RefusedError, match="gateway.client_address"):
+    with pytest.raises(RefusedError, match=r"gateway\.client_address"):
         render(replace(assignment, gateway=gateway), ready=ready, paths=paths)
 
 

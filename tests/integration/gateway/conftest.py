@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from agents.credentials import site_identity
+from agents.gateway.access_log import LogContext, parse_lines
 from agents.gateway.config import render
 from agents.gateway.facts import GatewayPaths, GatewayTuning, ReplicaAddress
-from agents.gateway.process import Gateway
+from agents.gateway.process import PROCESS_NAME, Gateway
 from agents.processes import ProcessTable, free_port
 from scheduler.pki import Authority
 from sites.assignment import (
@@ -30,6 +35,7 @@ from sites.assignment import (
 )
 from sites.catalog import ServingPoint, Variant
 from sites.clock import SystemClock
+from sites.execution import ExecutionRecord
 from sites.fleet import HardwarePool, SiteGateway
 from sites.residency import ResidencyPolicy
 
@@ -181,9 +187,36 @@ class Fleet:
         old = self.assignments[site_id]
         self.assignments[site_id] = replace(old, routes=routes, version=old.version + 1)
 
-    def log_lines(self, site_id: str) -> list[dict[str, object]]:
-        text = self.paths(site_id).access_log.read_text()
-        return [json.loads(line) for line in text.splitlines()]
+    def request(self, site_id: str, tenant_id: str, **headers: str) -> dict[str, Any]:
+        """Where and with which headers to ask as a tenant."""
+        return {
+            "url": self.url(site_id) + "/v1/chat/completions",
+            "headers": {"authorization": f"Bearer {self.key(tenant_id)}", **headers},
+        }
+
+    def pid(self, site_id: str) -> int:
+        record = self.gateways[site_id]._processes.get(PROCESS_NAME)
+        assert record is not None
+        return record.pid
+
+    def kill(self, site_id: str) -> None:
+        """SIGKILL the site's Envoy and reap it; its sockets are closed when this returns."""
+        os.kill(self.pid(site_id), signal.SIGKILL)
+        for _ in range(500):
+            if not self.gateways[site_id].is_running():
+                return
+            SystemClock().block_ms(5)
+        raise AssertionError(f"the Envoy of {site_id} does not die")
+
+    def records(self, site_id: str) -> tuple[ExecutionRecord, ...]:
+        """What the site's access log proves so far; every line must parse."""
+        context = LogContext(
+            assignment=self.assignments[site_id], agent_identity=site_identity(site_id)
+        )
+        lines = self.paths(site_id).access_log.read_bytes().splitlines()
+        parsed = parse_lines(lines, context=context)
+        assert parsed.faults == ()
+        return parsed.records
 
 
 def route(
