@@ -84,7 +84,7 @@ class Effects:
         self._gateway_retry_at_ms = 0
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.faults: dict[str, str] = {}
-        self.starting: set[str] = set()
+        self._starting: set[str] = set()
         self.watched: dict[str, int] = {}
         self.routes_run: SiteAssignment | None = None
         self.applied_digest = ""
@@ -94,6 +94,12 @@ class Effects:
         self._envelopes[rank] = envelope
         while len(self._envelopes) > ENVELOPES_KEPT:
             del self._envelopes[min(self._envelopes)]
+
+    def is_starting(self, replica_id: str) -> bool:
+        """Whether its process is being started, or waits to be."""
+        return replica_id in self._starting or any(
+            isinstance(e, StartReplica) and e.replica_id == replica_id for e in self._queue
+        )
 
     def carry_out(self, effects: Iterable[ExecutorEffect]) -> None:
         """Do what is waiting, then these; what takes time goes on in the background."""
@@ -115,7 +121,7 @@ class Effects:
             case MarkApplied():
                 self._mark_applied(effect.assignment)
             case StartReplica():
-                self.starting.add(effect.replica_id)
+                self._starting.add(effect.replica_id)
                 self._background(self._start(effect))
             case StopReplica():
                 self.watched.pop(effect.replica_id, None)
@@ -160,10 +166,10 @@ class Effects:
         try:
             await self._world.keeper.start(effect.replica_id, effect.target)
         except HinterlandError as fault:
-            self.starting.discard(effect.replica_id)
+            self._starting.discard(effect.replica_id)
             self._tell(ReplicaExited(replica_id=effect.replica_id, detail=str(fault)))
             return
-        self.starting.discard(effect.replica_id)
+        self._starting.discard(effect.replica_id)
         _log.info("replica started", replica=effect.replica_id)
 
     async def _stop(self, replica_id: str) -> None:

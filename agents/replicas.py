@@ -16,6 +16,7 @@ import httpx
 from agents.collectors.prometheus import ServerMetrics
 from agents.processes import ProcessRecord, ProcessTable, free_port, package_env
 from agents.runtimes.base import Launch, Runtime
+from agents.site_view import Load
 from sites.assignment import GroupTarget
 from sites.clock import Clock
 from sites.digest import canonical_json
@@ -34,16 +35,6 @@ class Found:
     replica_id: str
     target: GroupTarget
     is_ready: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Load:
-    """What a replica does now; `decode_tok_s` since the last reading."""
-
-    running: int = 0
-    queued: int = 0
-    tokens_out_total: int = 0
-    decode_tok_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

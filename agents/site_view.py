@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agents.replica_set import Life, Replica
-from agents.replicas import Load
 from sites.assignment import SiteAssignment
 from sites.telemetry import (
     GatewayObservation,
@@ -23,6 +22,16 @@ from sites.telemetry import (
 AGENT_VERSION = "0.1.0"
 FAULTS_MAX = 20
 FAULT_CHARACTERS_MAX = 400
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What a replica does now; `decode_tok_s` since the last reading."""
+
+    running: int = 0
+    queued: int = 0
+    tokens_out_total: int = 0
+    decode_tok_s: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

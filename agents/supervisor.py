@@ -47,7 +47,7 @@ class Supervisor:
         """Tell of every replica that ended, became ready or became idle."""
         for replica in replicas:
             has_process = replica.life not in (Life.FAILED, Life.STOPPING)
-            if not has_process or replica.replica_id in self._effects.starting:
+            if not has_process or self._effects.is_starting(replica.replica_id):
                 continue
             if not self._keeper.is_alive(replica.replica_id):
                 self._bury(replica.replica_id)

@@ -68,7 +68,7 @@ def shed_price_usd_per_h(reach: Reach, class_id: str) -> float:
     return mtok_per_h * reach.problem.plan_policy.shed_usd_per_mtok * (10 - one.priority)
 
 
-def network_usd_per_request(reach: Reach, class_id: str, site_id: str) -> float:
+def network_usd_per_request(reach: Reach, class_id: str, *, site_id: str) -> float:
     """Transfer of one request and its answer over the lawful path (USD); 0 with no path."""
     one = reach.classes[class_id]
     way = reach.way(one, site_id)
@@ -76,7 +76,7 @@ def network_usd_per_request(reach: Reach, class_id: str, site_id: str) -> float:
 
 
 def busy_replicas(
-    reach: Reach, groups: Mapping[str, ReplicaGroup], shares: Iterable[TrafficShare]
+    reach: Reach, groups: Mapping[str, ReplicaGroup], *, shares: Iterable[TrafficShare]
 ) -> dict[str, float]:
     """Replicas kept busy by the shares of each group (rate x share x replica-seconds), by id."""
     busy = dict.fromkeys(sorted(groups), 0.0)
@@ -96,7 +96,7 @@ def draw_w(
     (idle x replicas + (full - idle) x busy replicas) x PUE, summed over the site's groups.
     """
     planned = {g.group.group_id: g for g in groups}
-    busy = busy_replicas(reach, {k: g.group for k, g in planned.items()}, shares)
+    busy = busy_replicas(reach, {k: g.group for k, g in planned.items()}, shares=shares)
     drawn: dict[str, float] = {}
     for group_id in sorted(planned):
         group, replicas = planned[group_id].group, planned[group_id].replicas
@@ -118,7 +118,7 @@ def possible_draw_w(reach: Reach, groups: Iterable[PlannedGroup]) -> dict[str, f
     return drawn
 
 
-def supply_stack(problem: Problem, site: Site, watts: float) -> tuple[SupplyUse, ...]:
+def supply_stack(problem: Problem, site: Site, *, watts: float) -> tuple[SupplyUse, ...]:
     """Cover a site's draw from its supplies, cheapest (energy + carbon) first, each to its limit.
 
     What no supply can cover is put on the last one, so that the checker sees it exceed its limit.
@@ -138,14 +138,16 @@ def supply_stack(problem: Problem, site: Site, watts: float) -> tuple[SupplyUse,
 
 
 def supplies_of(
-    reach: Reach, groups: Iterable[PlannedGroup], shares: Iterable[TrafficShare]
+    reach: Reach, groups: Iterable[PlannedGroup], *, shares: Iterable[TrafficShare]
 ) -> tuple[SupplyUse, ...]:
     """Every site's draw covered from its supplies, sorted by site and supply."""
     drawn = draw_w(reach, groups, shares)
     return tuple(
         use
         for site_id in sorted(drawn)
-        for use in supply_stack(reach.problem, reach.problem.fleet.site(site_id), drawn[site_id])
+        for use in supply_stack(
+            reach.problem, reach.problem.fleet.site(site_id), watts=drawn[site_id]
+        )
     )
 
 
@@ -169,7 +171,7 @@ def cost_of(
             reach.rates[s.class_id]
             * (s.basis_points / WHOLE_BP)
             * S_PER_H
-            * network_usd_per_request(reach, s.class_id, s.site_id)
+            * network_usd_per_request(reach, s.class_id, site_id=s.site_id)
             for s in shares
         ),
         migration_usd_per_h=migration_usd_per_h(reach, groups),
@@ -233,7 +235,7 @@ def priced_plan(
     kept = tuple(sorted((g for g in groups if g.replicas > 0), key=lambda g: g.group))
     routed = tuple(sorted(shares, key=lambda s: (s.class_id, s.site_id, s.group_id)))
     unserved = tuple(sorted(shed, key=lambda s: s.class_id))
-    supplies = supplies_of(reach, kept, routed)
+    supplies = supplies_of(reach, kept, shares=routed)
     cost = cost_of(reach, groups=kept, shares=routed, shed=unserved, supplies=supplies)
     bound = min(bound_usd_per_h, cost.total_usd_per_h)
     return Plan(

@@ -256,7 +256,7 @@ def _slowest(reach: Reach, plan: Plan | None, class_id: str) -> float:
     if plan is None:
         return 0.0
     shares = [s for s in plan.shares if s.class_id == class_id]
-    return slowest_ttft_ms(reach, shares, {g.group.group_id: g.group for g in plan.groups})
+    return slowest_ttft_ms(reach, shares, groups={g.group.group_id: g.group for g in plan.groups})
 
 
 def diff_lines(diff: PlanDiff, *, full: bool = False) -> tuple[DiffLine, ...]:

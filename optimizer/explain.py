@@ -145,6 +145,7 @@ class _Explainer:
             self.pruned[one.class_id].append(one)
 
     def explain(self, class_id: str) -> ClassExplanation:
+        """All there is to say about one class."""
         one = self.reach.classes[class_id]
         choices = self._choices(class_id)
         used = {choice.site_id for choice in choices}
@@ -174,7 +175,7 @@ class _Explainer:
                 site_id=share.site_id,
                 variant_id=groups[share.group_id].variant_id,
                 basis_points=share.basis_points,
-                usd_per_mtok=full_usd_per_mtok(self.reach, class_id, groups[share.group_id]),
+                usd_per_mtok=full_usd_per_mtok(self.reach, class_id, group=groups[share.group_id]),
                 ttft_ms=self.reach.ttft_ms(one, groups[share.group_id]) or 0.0,
             )
             for share in sorted(shares, key=lambda s: (-s.basis_points, s.group_id))
@@ -185,7 +186,7 @@ class _Explainer:
         cheapest: dict[str, tuple[float, ReplicaGroup]] = {}
         for arc in self.arcs[class_id]:
             if arc.group.site_id not in used:
-                offer = (full_usd_per_mtok(self.reach, class_id, arc.group), arc.group)
+                offer = (full_usd_per_mtok(self.reach, class_id, group=arc.group), arc.group)
                 known = cheapest.get(arc.group.site_id)
                 cheapest[arc.group.site_id] = offer if known is None else min(offer, known)
         return [
@@ -248,7 +249,7 @@ class _Explainer:
             full_usd_per_mtok(
                 self.reach,
                 class_id,
-                ReplicaGroup(
+                group=ReplicaGroup(
                     site_id=site_id,
                     pool_id=accelerators[point.accelerator],
                     variant_id=point.variant_id,
@@ -288,7 +289,7 @@ class _Explainer:
         more = max(0, ceil((busy - self.stock.spare_busy(group)) / ceiling - _ROUNDING))
         mtok_per_h = rate * one.output_tokens * S_PER_H / TOKENS_PER_MTOK
         filled = more * ceiling / busy if busy > 0 else 1.0
-        price = full_usd_per_mtok(self.reach, class_id, group) * mtok_per_h * max(1.0, filled)
+        price = full_usd_per_mtok(self.reach, class_id, group=group) * mtok_per_h * max(1.0, filled)
         return Fix(
             group_id=group.group_id,
             site_id=group.site_id,

@@ -79,7 +79,7 @@ def _figures(
     group = planned.group
     point, site = reach.point(group), reach.site(group.site_id)
     assert point is not None and site is not None
-    busy = busy_replicas(reach, {group.group_id: group}, shares)[group.group_id]
+    busy = busy_replicas(reach, {group.group_id: group}, shares=shares)[group.group_id]
     watts = point.idle_w * planned.replicas + (point.full_w - point.idle_w) * busy
     usd_per_h = planned.replicas * replica_price_usd_per_h(reach, group)
     usd_per_h += watts * site.pue * usd_per_w_h
@@ -88,7 +88,7 @@ def _figures(
         rate = reach.rates[share.class_id] * share.basis_points / WHOLE_BP
         one = reach.classes[share.class_id]
         tokens_s += rate * one.output_tokens
-        network = network_usd_per_request(reach, share.class_id, group.site_id)
+        network = network_usd_per_request(reach, share.class_id, site_id=group.site_id)
         usd_per_h += rate * S_PER_H * network
         slowest_ms = max(slowest_ms, reach.ttft_ms(one, group) or 0.0)
     return GroupFigures(
@@ -103,7 +103,7 @@ def _per_mtok(usd_per_h: float, tokens_s: float) -> float:
     return usd_per_h / (tokens_s * S_PER_H) * TOKENS_PER_MTOK if tokens_s > 0 else inf
 
 
-def full_usd_per_mtok(reach: Reach, class_id: str, group: ReplicaGroup) -> float:
+def full_usd_per_mtok(reach: Reach, class_id: str, *, group: ReplicaGroup) -> float:
     """CPT of a class on replicas of a group used to the ceiling (USD/Mtok).
 
     Energy at the site's dearest supply, so that a site looks no cheaper than it may become. No law
@@ -118,7 +118,7 @@ def full_usd_per_mtok(reach: Reach, class_id: str, group: ReplicaGroup) -> float
     watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
     per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * per_w
     per_request = per_h * reach.replica_seconds(one, group) / S_PER_H
-    per_request += network_usd_per_request(reach, class_id, group.site_id)
+    per_request += network_usd_per_request(reach, class_id, site_id=group.site_id)
     return per_request / one.output_tokens * TOKENS_PER_MTOK
 
 
@@ -128,7 +128,7 @@ def draw_total_w(plan: Plan) -> float:
 
 
 def slowest_ttft_ms(
-    reach: Reach, shares: Iterable[TrafficShare], groups: dict[str, ReplicaGroup]
+    reach: Reach, shares: Iterable[TrafficShare], *, groups: dict[str, ReplicaGroup]
 ) -> float:
     """Slowest TTFT (ms) over shares of classes and groups the problem knows; 0 if none."""
     slowest_ms = 0.0

@@ -346,7 +346,7 @@ class _Builder:
             groups=groups,
             shares=shares,
             shed=self.room.shed(self._with_demand()),
-            supplies=supplies_of(self.reach, groups, shares),
+            supplies=supplies_of(self.reach, groups, shares=shares),
         ).total_usd_per_h
 
     def _with_demand(self) -> list[str]:

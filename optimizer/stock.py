@@ -48,7 +48,7 @@ class Stock:
         self.reach = reach
         self._replicas = {g.group.group_id: g.replicas for g in plan.groups}
         groups = {g.group.group_id: g.group for g in plan.groups}
-        self._busy = busy_replicas(reach, groups, plan.shares)
+        self._busy = busy_replicas(reach, groups, shares=plan.shares)
         self._accelerators: dict[tuple[str, str], int] = defaultdict(int)
         for one in plan.groups:
             key = (one.group.site_id, one.group.pool_id)

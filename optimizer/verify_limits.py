@@ -33,7 +33,7 @@ def differs(actual: float, expected: float) -> bool:
 def throughput(reach: Reach, plan: Plan) -> Iterator[Violation]:
     """Busy replicas of each group within its replicas x utilisation ceiling."""
     groups = {g.group.group_id: g.group for g in plan.groups}
-    busy = busy_replicas(reach, groups, plan.shares)
+    busy = busy_replicas(reach, groups, shares=plan.shares)
     slack: dict[str, float] = defaultdict(float)
     for share in plan.shares:
         one = reach.classes[share.class_id]

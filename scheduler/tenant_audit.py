@@ -16,6 +16,8 @@ from scheduler.ledger import LedgerReader
 from scheduler.ledger.audit import ResidencyReport, residency_report
 from scheduler.view import FleetView
 from sites.errors import RefusedError
+from sites.hub_messages import ConnectionState
+from sites.telemetry import SiteObservation
 
 
 def tenant_pseudonym(pki_dir: Path, tenant_id: str) -> str:
@@ -54,11 +56,30 @@ def tenant_report(
 
 
 def reported_sequences(view: FleetView, ledger_dir: Path) -> dict[str, int]:
-    """The newest record sequence each connected agent is known to have written."""
+    """The newest record sequence each connected agent says it wrote; others cannot be asked."""
     with LedgerReader.open(ledger_dir) as reader:
         held = reader.acked_by_site()
     return {
-        one.site_id: held.get(one.site_id, -1) + one.observation.records_spooled
-        for one in view.sites
-        if one.observation is not None
+        site_id: held.get(site_id, -1) + seen.records_spooled
+        for site_id, seen in heard(view).items()
     }
+
+
+def heard(view: FleetView) -> dict[str, SiteObservation]:
+    """The newest observation of every connected site."""
+    return {
+        one.site_id: one.observation
+        for one in view.sites
+        if one.observation is not None and one.state is ConnectionState.CONNECTED
+    }
+
+
+def has_settled(view: FleetView, *, since: Mapping[str, SiteObservation]) -> bool:
+    """Whether every connected agent, in a newer word than `since`, holds no record back."""
+    now = heard(view)
+    return all(
+        site_id in now
+        and now[site_id].records_spooled == 0
+        and (now[site_id].instance_id, now[site_id].sequence) != (old.instance_id, old.sequence)
+        for site_id, old in since.items()
+    )

@@ -26,6 +26,7 @@ COUNTERS = "hinterland"
 """Prefix of the counters `stats` reads: requests by route and serving site."""
 
 _FILTERS = "type.googleapis.com/envoy.extensions.filters.http"
+_ANY_JSON = {"allow_content_types_regex": {"regex": r"(?i)application/json\s*(;.*)?"}}
 _SSE_EVENT_BYTES_MAX = 1024 * 1024
 
 
@@ -206,7 +207,7 @@ def _body_fields() -> dict[str, Any]:
         "name": "envoy.filters.http.json_to_metadata",
         "typed_config": {
             "@type": f"{_FILTERS}.json_to_metadata.v3.JsonToMetadata",
-            "request_rules": {"rules": [rule]},
+            "request_rules": {"rules": [rule], **_ANY_JSON},
         },
     }
 
@@ -256,7 +257,7 @@ def _usage_of_json() -> dict[str, Any]:
         "name": "envoy.filters.http.json_to_metadata",
         "typed_config": {
             "@type": f"{_FILTERS}.json_to_metadata.v3.JsonToMetadata",
-            "response_rules": {"rules": _usage_rules()},
+            "response_rules": {"rules": _usage_rules(), **_ANY_JSON},
         },
     }
 

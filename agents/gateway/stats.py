@@ -29,7 +29,10 @@ _ANSWERS = re.compile(
 OBSERVED = rf"^{COUNTERS}\.answers|^cluster\.sites.*\.upstream_rq_retry$"
 """Filter of the stats that `observation` reads."""
 
-SWITCHED = r"(version_text|update_rejected|update_failure|warming_clusters|listeners_warming)$"
+SWITCHED = (
+    r"^(cluster_manager\.cds|listener_manager\.lds|http\.(client|peer)\.rds\..*)"
+    r"\.(version_text|update_rejected|update_failure)$|(warming_clusters|listeners_warming)$"
+)
 """Filter of the stats that `parse_live` reads."""
 
 

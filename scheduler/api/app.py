@@ -36,7 +36,7 @@ from scheduler.ledger import LedgerReader
 from scheduler.ledger.export import export_lines
 from scheduler.plan_file import PLAN_FILE_BYTES_MAX, SavedPlan
 from scheduler.receipt import Receipt
-from scheduler.tenant_audit import reported_sequences, tenant_report
+from scheduler.tenant_audit import has_settled, heard, reported_sequences, tenant_report
 from scheduler.view import Drill, FleetView
 from sites.clock import Clock
 from sites.digest import digest, to_plain
@@ -46,6 +46,10 @@ from sites.plain import from_plain
 ANSWER_MS = 10_000
 """How long a change may take to get its first receipt."""
 
+SETTLE_MS = 3_000
+"""How long an audit waits for records that are on their way."""
+
+SETTLE_POLL_MS = 100
 WAIT_MS_MAX = 20_000
 API_KEY_TTL_S_MAX = 3_650 * 86_400
 
@@ -216,6 +220,7 @@ def _evidence_routes(parts: ApiParts) -> APIRouter:
     @router.get("/audit/residency")
     async def residency(tenant: str, since_ms: int, until_ms: int) -> Response:
         """Where a tenant's data ran, whether lawfully, and whether that is all."""
+        await _settled(parts)
         report = await asyncio.to_thread(
             tenant_report,
             ledger_dir=parts.ledger_dir,
@@ -247,6 +252,15 @@ def _evidence_routes(parts: ApiParts) -> APIRouter:
         return StreamingResponse(lines(), media_type="application/jsonl")
 
     return router
+
+
+async def _settled(parts: ApiParts) -> None:
+    """Give connected agents time to hand over what they have recorded so far."""
+    since = heard(parts.control.view())
+    for _ in range(SETTLE_MS // SETTLE_POLL_MS):
+        if has_settled(parts.control.view(), since=since):
+            return
+        await parts.clock.sleep_ms(SETTLE_POLL_MS)
 
 
 def _require_site(control: Control, site_id: str) -> None:

@@ -47,7 +47,8 @@ def residency(session: Session, tenant_id: str, since: str, until: str) -> None:
     else:
         from sites.digest import to_plain
 
-        plain = {"report": to_plain(report), "complete": report.complete}
+        not_asked = list(report.not_asked)
+        plain = {"complete": report.complete, "not_asked": not_asked, "report": to_plain(report)}
         session.out.data("residency_report", plain)
     if report.breaches_total:
         raise CliError(ExitCode.POLICY_DENIED)
@@ -66,7 +67,7 @@ def _report(session: Session, tenant_id: str, between: tuple[int, int]) -> Resid
     except NoServerError:
         from scheduler.tenant_audit import tenant_report
 
-        session.out.note("no server answers: read from the ledger; agents were not asked")
+        session.out.note("no server answers: read from the ledger alone")
         return tenant_report(
             ledger_dir=session.state_dir / LEDGER_DIR,
             pki_dir=session.state_dir / PKI_DIR,
@@ -146,8 +147,10 @@ def _show_completeness(out: Output, report: ResidencyReport) -> None:
         agents.append(text)
     for fault in report.altered:
         out.line(f"ALTERED: {fault}", style="red")
-    word = out.styled("Complete", "green") if report.complete else out.styled("INCOMPLETE", "red")
-    out.line(f"{word}: entries 0-{report.entries - 1}, root {report.root[:16]}")
+    word, style = ("Complete", "green") if report.complete else ("INCOMPLETE", "red")
+    if report.complete and report.not_asked:
+        word, style = f"Gap-free, but not asked: {', '.join(report.not_asked)}", "yellow"
+    out.line(f"{out.styled(word, style)}: entries 0-{report.entries - 1}, root {report.root[:16]}")
     out.line(f"  records by agent: {', '.join(agents) or 'none'}")
 
 

@@ -64,19 +64,6 @@ class Api:
         plain = self.get(f"/v1/receipts/{receipt_id}", wait_ms=wait_ms, seen=seen or None)
         return from_plain(Receipt, plain)
 
-    def stream(self, path: str) -> Iterator[bytes]:
-        """GET of something large, piece by piece."""
-        import httpx
-
-        try:
-            with self._client.stream("GET", path) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise _problem(response)
-                yield from response.iter_bytes()
-        except httpx.HTTPError as fault:
-            raise self._unreachable(fault) from fault
-
     def _call(self, method: str, path: str, **settings: Any) -> Any:
         import httpx
 

@@ -14,7 +14,6 @@ from scheduler.cli.client import Api, connected
 from scheduler.cli.output import CliError, Column, ExitCode, Output, count, money
 from scheduler.cli.rollout import TIMEOUT, YES, finish, watch
 from scheduler.cli.session import Command, Group, Session, pass_session
-
 from sites.units import WHOLE_BP
 
 if TYPE_CHECKING:

@@ -1,16 +1,14 @@
-"""Commands on fleet files: validate, fmt, schema, explain. All offline.
+"""Commands on fleet files: validate, schema, explain. All offline.
 
 What is right and wrong in a file is `sites.fleet_file`'s decision.
 """
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 
 import click
 
-from scheduler.cli.output import CliError, Column, ExitCode
 from scheduler.cli.session import Command, Session, pass_session
 
 FLEET_PATHS = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
@@ -49,22 +47,6 @@ def _one(plural: str, number: int) -> str:
     if number != 1:
         return plural
     return plural[:-3] + "y" if plural.endswith("ies") else plural.removesuffix("s")
-
-
-@click.command(cls=Command)
-@FLEET_PATHS
-@click.option("--check", is_flag=True, help="Change nothing; exit 2 if a file would change.")
-@pass_session
-def fmt(session: Session, paths: tuple[Path, ...], check: bool) -> None:
-    """Rewrite fleet files in their canonical form; comments stay."""
-    if importlib.util.find_spec("sites.fleet_file.write") is None:
-        raise CliError(ExitCode.ERROR, "this build carries no fleet-file formatter")
-    writer = importlib.import_module("sites.fleet_file.write")
-    changed = [str(path) for path in writer.format_files(paths, check=check)]
-    rows = [{"file": path} for path in changed]
-    session.out.rows("formatted", rows, (Column(title="file", field="file"),), empty="unchanged")
-    if check and changed:
-        raise CliError(ExitCode.CHANGES)
 
 
 @click.command(cls=Command)

@@ -111,7 +111,7 @@ def _show_progress(out: Output, receipt: Receipt, shown: int) -> int:
 
 
 STEP_COLUMNS = (
-    Column(title="step", field="step"),
+    Column(title="#", field="number", number=True),
     Column(title="phase", field="phase"),
     Column(title="site", field="site"),
     Column(title="does", field="does"),
@@ -119,6 +119,7 @@ STEP_COLUMNS = (
     Column(title="to", field="replicas", number=True),
     Column(title="status", field="status"),
     Column(title="ms", field="took_ms", number=True),
+    Column(title="step", field="step", wide=True),
     Column(title="detail", field="detail", wide=True),
 )
 
@@ -127,6 +128,7 @@ def step_rows(receipt: Receipt) -> list[dict[str, Any]]:
     """A receipt's steps as rows."""
     return [
         {
+            "number": number,
             "step": one.step.step_id,
             "phase": one.phase,
             "site": one.step.site_id,
@@ -137,7 +139,7 @@ def step_rows(receipt: Receipt) -> list[dict[str, Any]]:
             "took_ms": one.finished_at_ms - one.sent_at_ms if one.finished_at_ms else None,
             "detail": one.detail,
         }
-        for one in receipt.steps
+        for number, one in enumerate(receipt.steps, start=1)
     ]
 
 
@@ -149,9 +151,9 @@ def show_receipt(out: Output, receipt: Receipt) -> None:
         out.data("receipt", {"receipt": to_plain(receipt)})
         return
     out.rows("step", step_rows(receipt), STEP_COLUMNS)
-    for one in receipt.steps:
+    for number, one in enumerate(receipt.steps, start=1):
         if one.detail and one.status.value in ("failed", "refused"):
-            out.line(f"{one.step.step_id}: {one.detail}", style="red")
+            out.line(f"Step {number} at {one.step.site_id}: {one.detail}", style="red")
     for violation in receipt.violations:
         out.line(violation.message(), style="red")
     out.line(headline(receipt), style=_STYLES.get(receipt.state.value, ""))

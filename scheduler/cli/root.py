@@ -21,7 +21,6 @@ from sites.errors import HinterlandError, RefusedError
 
 COMMANDS = {
     "validate": "scheduler.cli.files:validate",
-    "fmt": "scheduler.cli.files:fmt",
     "schema": "scheduler.cli.files:schema",
     "explain": "scheduler.cli.files:explain",
     "plan": "scheduler.cli.plan:plan",
@@ -130,7 +129,7 @@ def _mistake(session: Session, fault: Exception) -> None:
 
 rich_click.rich_click.COMMAND_GROUPS = {
     "hinterland": [
-        {"name": "Fleet files", "commands": ["validate", "fmt", "schema", "explain"]},
+        {"name": "Fleet files", "commands": ["validate", "schema", "explain"]},
         {"name": "Plans", "commands": ["plan", "show", "diff", "apply", "rollout"]},
         {"name": "Fleet", "commands": ["get", "describe", "site", "failover"]},
         {"name": "Evidence and access", "commands": ["audit", "token"]},

@@ -60,7 +60,8 @@ class Exceptional:
 class AgentCompleteness:
     """Records of one agent: sequences 0 to `held`, `gaps` missing among them.
 
-    `reported` is the newest sequence the agent itself spoke of; None: it did not say.
+    `reported` is the newest sequence the agent itself spoke of; None: it could not be asked, so
+    whether it holds records nobody has seen is not known.
     """
 
     site_id: str
@@ -108,8 +109,13 @@ class ResidencyReport:
 
     @property
     def complete(self) -> bool:
-        """Whether no agent's record is missing and the log is what was signed."""
+        """Whether no record known of is missing and the log is what was signed."""
         return not self.altered and all(a.complete for a in self.agents)
+
+    @property
+    def not_asked(self) -> tuple[str, ...]:
+        """Sites whose agents could not say what they hold; completeness excludes that."""
+        return tuple(a.site_id for a in self.agents if a.reported is None)
 
 
 @dataclass
@@ -125,6 +131,7 @@ class _Tally:
     late: list[Exceptional] = field(default_factory=list)
     totals: Counter[str] = field(default_factory=Counter)
     policies: list[PolicyVersion] = field(default_factory=list)
+    sites: tuple[str, ...] = ()
     held: dict[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
     altered: list[str] = field(default_factory=list)
@@ -186,6 +193,7 @@ def _count_entry(
     elif entry.kind == PLAN_KIND:
         plan = json.loads(entry.payload)
         tally.residency.accept(plan)
+        tally.sites = tuple(site["site_id"] for site in plan["problem"]["fleet"]["sites"])
         tally.policies.append(
             PolicyVersion(
                 policy_digest=plan["policy_digest"],
@@ -284,5 +292,5 @@ def _agents(tally: _Tally, reported: Mapping[str, int]) -> tuple[AgentCompletene
             gaps=tally.held.get(site_id, -1) + 1 - tally.counts[site_id],
             reported=reported.get(site_id),
         )
-        for site_id in sorted(tally.held.keys() | reported.keys())
+        for site_id in sorted({*tally.held, *tally.sites, *reported})
     )

@@ -66,7 +66,8 @@ class Ledger:
             self._open(origin)
         except (sqlite3.Error, OSError, FatalError) as fault:
             self._release()
-            raise FatalError(f"ledger {directory}: {fault}") from fault
+            told = fault.strerror if isinstance(fault, OSError) else fault
+            raise FatalError(f"ledger {directory}: {told}") from fault
 
     def _open(self, origin: str) -> None:
         self._key = _signing_key(self._directory / KEY_FILE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -213,11 +214,30 @@ async def serve_and_outlive(tmp_path: Path) -> None:
             await control.hear(RecordBatch)
         assert sorted(control.records) == [0, 1, 2, 3]
 
-        await stop_and_check(control, before)
+        await come_back_from_nothing(control, first)
+        await stop_and_check(control)
 
 
-async def stop_and_check(control: Control, before: set[int]) -> None:
+async def come_back_from_nothing(control: Control, first: str) -> None:
+    """Agent, gateway and model server killed at once: a new agent brings the site back."""
+    control.agents[-1].kill()
+    control.agents[-1].wait(10)
+    for process in site_processes(control.folder):
+        process.kill()
+    control.start_agent("--runtime", "llama")
+    await control.hear(Hello)
+    await control.observed(lambda o: o.gateway.live and [r.state for r in o.replicas] == ["ready"])
+    answered = ""
+    async with asyncio.timeout(WAIT_S):
+        while not answered:
+            with contextlib.suppress(openai.APIStatusError):  # 503 until the routes know it
+                answered = await control.chat()
+    assert answered == first
+
+
+async def stop_and_check(control: Control) -> None:
     """SIGTERM leaves everything serving; with --stop-on-exit nothing is left."""
+    before = {p.pid for p in site_processes(control.folder)}
     agent = control.agents[-1]
     agent.terminate()
     assert await asyncio.to_thread(agent.wait, 20) == 0

@@ -318,25 +318,8 @@ def small_problems(
 ) -> Problem:
     """Random problems that are never infeasible: any class may be shed at a price."""
     ids = "abcdef"[: draw(st.sampled_from(range(max_sites, 0, -1)))]
-    counts = st.sampled_from([max_count, *range(max_count + 1)])
     sites = [
-        site(
-            one,
-            country=draw(st.sampled_from(_COUNTRIES)),
-            budget_w=draw(st.sampled_from([1e5, 900.0, 350.0])),
-            pue=draw(st.sampled_from([1.0, 1.25])),
-            pools=[
-                pool(
-                    count=draw(counts if i else counts.filter(bool)), price=draw(st.integers(1, 9))
-                )
-            ],
-            supplies=[
-                supply("grid", limit_w=1e5, price=draw(st.sampled_from([0.1, 0.3]))),
-                supply("sun", limit_w=draw(st.sampled_from([0.0, 200.0])), price=0.01),
-            ],
-            fixed_price=draw(st.sampled_from([0.0, 0.0, 2.0])),
-        )
-        for i, one in enumerate(ids)
+        draw(small_sites(one, most=max_count, least=0 if i else 1)) for i, one in enumerate(ids)
     ]
     links = [
         link(
@@ -376,6 +359,24 @@ def small_problems(
             carbon_usd_per_t=50.0,
             gap_limit=0.0,
         ),
+    )
+
+
+@st.composite
+def small_sites(draw: st.DrawFn, site_id: str, *, most: int, least: int) -> Site:
+    """A random site with one pool of `least` to `most` accelerators and two supplies."""
+    count = draw(st.sampled_from([most, *range(least, most + 1)]))
+    return site(
+        site_id,
+        country=draw(st.sampled_from(_COUNTRIES)),
+        budget_w=draw(st.sampled_from([1e5, 900.0, 350.0])),
+        pue=draw(st.sampled_from([1.0, 1.25])),
+        pools=[pool(count=count, price=draw(st.integers(1, 9)))],
+        supplies=[
+            supply("grid", limit_w=1e5, price=draw(st.sampled_from([0.1, 0.3]))),
+            supply("sun", limit_w=draw(st.sampled_from([0.0, 200.0])), price=0.01),
+        ],
+        fixed_price=draw(st.sampled_from([0.0, 0.0, 2.0])),
     )
 
 

@@ -130,7 +130,7 @@ def _columns(reach: Reach, counts: Counts, lp: highspy.Highs):
     for class_id, group in product(demanded, counts):
         one = reach.classes[class_id]
         if counts[group] and reach.refusal(one, group) is None:
-            per_request = network_usd_per_request(reach, class_id, group.site_id)
+            per_request = network_usd_per_request(reach, class_id, site_id=group.site_id)
             price = per_request * reach.rates[class_id] * 3600
             flow[class_id, group] = lp.addVariable(lb=0, ub=1, obj=price)
     return shed, flow

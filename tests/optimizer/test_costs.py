@@ -81,10 +81,10 @@ def test_supplies_are_used_cheapest_first_carbon_included() -> None:
     wind = b.supply("wind", limit_w=100.0, price=0.05, kind=SupplyKind.PPA)
     site = b.site(supplies=[coal, sun, wind])
     clean = b.problem(sites=[site], plan_policy=replace(b.DEFAULT_POLICY, carbon_usd_per_t=100.0))
-    taken = {u.supply_id: u.power_w for u in supply_stack(clean, site, 250.0)}
+    taken = {u.supply_id: u.power_w for u in supply_stack(clean, site, watts=250.0)}
     assert taken == {"sun": 100.0, "wind": 100.0, "coal": 50.0}
     dirty = b.problem(sites=[site])
-    taken = {u.supply_id: u.power_w for u in supply_stack(dirty, site, 250.0)}
+    taken = {u.supply_id: u.power_w for u in supply_stack(dirty, site, watts=250.0)}
     assert taken == {"sun": 100.0, "coal": 150.0}
 
 

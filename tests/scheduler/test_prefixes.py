@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
@@ -24,7 +25,7 @@ from sites.units import WHOLE_BP
 from tests.optimizer import builders as b
 from tests.scheduler.states import bare_state, simulated, state_in_force
 
-A, B = "a/p/v/x1", "b/p/v/x1"
+A, B, W = "a/p/v/x1", "b/p/v/x1", "a/p/w/x1"
 RATES = st.sampled_from([1.0, 4.0, 9.0, 25.0])
 
 
@@ -45,12 +46,17 @@ def two_plans(draw: st.DrawFn) -> tuple[Problem, Plan, Problem, Plan]:
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 @given(two_plans(), st.randoms(use_true_random=False), st.booleans())
 def test_no_order_of_steps_breaks_a_site_or_sends_into_the_void(
-    plans: tuple[Problem, Plan, Problem, Plan], random: object, fresh: bool
+    plans: tuple[Problem, Plan, Problem, Plan], random: Random, fresh: bool
 ) -> None:
     first, before, second, after = plans
     state = bare_state(first) if fresh else state_in_force(first, before)
     change = plan_change(state, second, after, now_ms=0)
     assume(change.phases)
+    carry_out(state, change, random)
+
+
+def carry_out(state: CycleState, change: Change, random: Random) -> None:
+    """Every wave's steps in a random order, looked at after each of them."""
     sites, watch, now_ms = simulated(state), SafetyWatch(), 0
     for phase in change.phases:
         for assignment in phase.assignments:
@@ -61,7 +67,7 @@ def test_no_order_of_steps_breaks_a_site_or_sends_into_the_void(
             assert verdict.verdict.accepted, verdict
         for wave in phase.waves:
             steps = list(wave)
-            random.shuffle(steps)  # type: ignore[attr-defined]
+            random.shuffle(steps)
             for step in steps:
                 sites[step.site_id].take(SendStep(site_id=step.site_id, step=step), now_ms)
                 watch.look(now_ms, sites)
@@ -191,12 +197,12 @@ def test_what_does_not_fit_beside_what_runs_is_seen(limit: str, code: str) -> No
     assert code in {v.code for v in found}
 
 
-def swap_in_place(*, room_elsewhere: bool) -> Change:
+def swap_in_place(*, room_elsewhere: bool, copies: int = 1) -> tuple[CycleState, Change]:
     """Site a is full of v and shall run w instead; b may or may not hold the traffic meanwhile."""
-    count = 1 if room_elsewhere else 0
+    count = copies if room_elsewhere else 0
     problem = b.problem(
         sites=[
-            b.site("a", pools=[b.pool(count=1)]),
+            b.site("a", pools=[b.pool(count=copies)]),
             b.site("b", country="FR", pools=[b.pool(count=count)]),
         ],
         links=[b.link("a", "b")],
@@ -204,16 +210,18 @@ def swap_in_place(*, room_elsewhere: bool) -> Change:
         variants=[b.variant("v"), b.variant("w", quality=0.9)],
         points=[b.point("v"), b.point("w")],
         services={"chat": ["v", "w"]},
+        classes=[b.traffic_class("c", rate_rps=10.0 * copies)],
     )
-    old = {A: 1, B: 1} if room_elsewhere else {A: 1}
+    old = {A: copies, B: copies} if room_elsewhere else {A: copies}
     before = b.plan(problem, groups=old, shares={("c", A): 10_000})
-    new = {"a/p/w/x1": 1, B: 1} if room_elsewhere else {"a/p/w/x1": 1}
-    after = b.plan(problem, groups=new, shares={("c", "a/p/w/x1"): 10_000})
-    return plan_change(state_in_force(problem, before), problem, after, now_ms=0)
+    new = {W: copies, B: copies} if room_elsewhere else {W: copies}
+    after = b.plan(problem, groups=new, shares={("c", W): 10_000})
+    state = state_in_force(problem, before)
+    return state, plan_change(state, problem, after, now_ms=0)
 
 
 def test_where_old_and_new_do_not_fit_traffic_waits_elsewhere() -> None:
-    change = swap_in_place(room_elsewhere=True)
+    _, change = swap_in_place(room_elsewhere=True)
     assert change.violations == ()
     assert [phase.name for phase in change.phases] == [
         "elsewhere-move",
@@ -226,6 +234,14 @@ def test_where_old_and_new_do_not_fit_traffic_waits_elsewhere() -> None:
 
 
 def test_where_there_is_no_elsewhere_the_change_is_rejected_with_its_reason() -> None:
-    change = swap_in_place(room_elsewhere=False)
+    _, change = swap_in_place(room_elsewhere=False)
     assert change.phases == ()
     assert {v.code for v in change.violations} == {"pool_accelerators", "no_make_before_break"}
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 3), st.randoms(use_true_random=False))
+def test_waiting_elsewhere_is_safe_in_every_order(copies: int, random: Random) -> None:
+    state, change = swap_in_place(room_elsewhere=True, copies=copies)
+    assert change.violations == ()
+    carry_out(state, change, random)

@@ -190,7 +190,14 @@ def _points(tables: Tables, one: Published, row: Row) -> Iterator[dict[str, Any]
         if all(precision != known[0] for known in kept):
             kept.append(max((e for e in estimates if e[0] == precision), key=_productivity))
     for precision, accelerator, load in sorted(kept, key=lambda k: (*k[:2], k[2].accelerators)):
-        yield _point(tables, one, row, precision, accelerator, load)
+        yield _point(
+            tables,
+            row,
+            load,
+            variant=variant_id(one.model, precision),
+            precision=precision,
+            accelerator=accelerator,
+        )
 
 
 def _productivity(estimate: tuple[str, str, Load]) -> float:
@@ -335,7 +342,7 @@ def _gain(tables: Tables, accelerator: str, precision: str) -> float:
 
 
 def _point(
-    tables: Tables, one: Published, row: Row, precision: str, accelerator: str, load: Load
+    tables: Tables, row: Row, load: Load, *, variant: str, precision: str, accelerator: str
 ) -> dict[str, Any]:
     spec = _spec(tables, accelerator)
     n = load.accelerators
@@ -346,7 +353,7 @@ def _point(
         row
     )
     return {
-        "variant": variant_id(one.model, precision),
+        "variant": variant,
         "accelerator": accelerator,
         "acceleratorsPerReplica": n,
         "decode": f"{load.decode_tok_s:.0f} tok/s",

@@ -64,7 +64,8 @@ CUSTOMERS = (
              "stockholm vilnius",
              services="agent code", share=1.0, priority=6, data="source code",
              purpose="programming aid"),
-    Customer(name="crown-services", policy="uk-only", markets="birmingham glasgow london manchester",
+    Customer(name="crown-services", policy="uk-only",
+             markets="birmingham glasgow london manchester",
              services="quick summarise", share=0.5, priority=1, data="personal",
              purpose="citizen services", protected=True),
     Customer(name="eurohealth", policy="eu-strict",
@@ -72,7 +73,8 @@ CUSTOMERS = (
              services="assistant summarise", share=0.6, priority=0, data="health",
              purpose="patient letters", protected=True),
     Customer(name="mediahaus", policy="gdpr-adequate",
-             markets="amsterdam berlin cologne copenhagen hamburg london munich paris vienna zurich",
+             markets="amsterdam berlin cologne copenhagen hamburg london munich paris vienna "
+             "zurich",
              services="draft", share=1.0, priority=7, data="none", purpose="newsroom drafts"),
     Customer(name="nordbank", policy="eea",
              markets="bergen copenhagen gothenburg helsinki oslo riga stockholm tallinn vilnius",
@@ -124,7 +126,7 @@ def _city(tables: Tables, market: str) -> Row:
 
 
 def markets(tables: Tables) -> Iterator[Document]:
-    """One Market document per city, with its nearest campuses and the nearest of its own country."""
+    """One Market document per city, with its nearest campuses and all of its own country."""
     places = {campus.site: position(tables, campus) for campus in CAMPUSES}
     country = {campus.site: campus.country for campus in CAMPUSES}
     for market in sorted(_CITIES):
@@ -245,7 +247,7 @@ def plan_policy() -> Iterator[Document]:
             "migrationPrice": "$0.02/GiB",
             "migrationHorizon": "24 h",
             "queueingAtCeiling": "50 ms",
-            "gapLimit": "2 %",
+            "gapLimit": "3 %",
             "timeLimit": "300 s",
             "source": "carbon: near the mean EU allowance price of 2024; the rest are estimates",
         },

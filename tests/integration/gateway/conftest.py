@@ -144,7 +144,7 @@ class ModelServer:
             answer = {**base, "object": "chat.completion", "choices": [choice], "usage": usage}
             text = json.dumps(answer).encode()
             writer.write(
-                f"HTTP/1.1 {self.status} OK\r\ncontent-type: application/json\r\n"
+                f"HTTP/1.1 {self.status} OK\r\ncontent-type: application/json; charset=utf-8\r\n"
                 f"content-length: {len(text)}\r\n\r\n".encode()
                 + text
             )

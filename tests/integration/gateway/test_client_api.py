@@ -147,6 +147,16 @@ def test_400_for_what_is_no_request(fleet: Any) -> None:
     assert form.json()["error"]["code"] == "invalid_json"
 
 
+def test_json_may_name_its_charset(fleet: Any) -> None:
+    headers = {
+        "authorization": f"Bearer {fleet.key('globex')}",
+        "content-type": "Application/JSON; charset=utf-8",
+    }
+    url = fleet.url("osl-1") + "/v1/chat/completions"
+    body = b'{"model":"chat","messages":[]}'
+    assert httpx.post(url, content=body, headers=headers, trust_env=False).status_code == 200
+
+
 def test_413_for_a_body_beyond_the_limit(fleet: Any) -> None:
     body = b'{"model":"chat","x":"' + b"a" * fleet.tuning.request_bytes_max + b'"}'
     answer = httpx.post(

@@ -215,6 +215,18 @@ def test_a_taken_port_is_one_clear_error(own_fleet: Any) -> None:
             asyncio.run(own_fleet.apply("osl-1"))
 
 
+def test_an_unreadable_certificate_is_one_clear_error(own_fleet: Any) -> None:
+    own_fleet.kill("osl-1")
+    files = render(
+        own_fleet.assignments["osl-1"],
+        ready=own_fleet.ready["osl-1"],
+        paths=own_fleet.paths("osl-1"),
+    )
+    own_fleet.authority.site_credentials("osl-1").gateway_key.unlink()
+    with pytest.raises(FatalError, match=r"gateway\.key: No such file"):
+        asyncio.run(own_fleet.gateways["osl-1"].apply(files))
+
+
 def test_an_envoy_that_does_not_start_is_one_clear_error(own_fleet: Any) -> None:
     own_fleet.kill("osl-1")
     for program, message in (("/nonexistent/envoy", "cannot start"), ("/bin/false", "not start")):

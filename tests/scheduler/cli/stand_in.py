@@ -120,6 +120,8 @@ class MemoryControl:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     watchers: list[asyncio.Queue[Receipt | Alert]] = field(default_factory=list)
     spooled: int = 0
+    state: ConnectionState = ConnectionState.CONNECTED
+    looks: int = 0
 
     def new_receipt_id(self, prefix: str) -> str:
         return f"{prefix}-1-{len(self.events) + 1}"
@@ -151,6 +153,7 @@ class MemoryControl:
             self.watchers.remove(updates)
 
     def view(self) -> FleetView:
+        self.looks += 1
         requests = [e for e in self.events if isinstance(e, CordonRequested | UncordonRequested)]
         cordoned = {e.site_id: isinstance(e, CordonRequested) for e in requests}
         return FleetView(
@@ -173,7 +176,7 @@ class MemoryControl:
         seen = SiteObservation(
             site_id=site_id,
             instance_id="one",
-            sequence=1,
+            sequence=self.looks,
             observed_at_ms=1_000,
             epoch=1,
             version=1,
@@ -186,7 +189,7 @@ class MemoryControl:
         )
         return SiteView(
             site_id=site_id,
-            state=ConnectionState.CONNECTED,
+            state=self.state,
             lost=False,
             cordoned=cordoned,
             drained=False,

@@ -47,6 +47,7 @@ def test_counts_by_place_and_leaves_other_tenants_out(tmp_path: Path) -> None:
     assert report.not_run == (("refused_residency", 1), ("shed", 1))
     assert (report.breaches_total, report.late_total) == (0, 0)
     assert report.complete and report.entries == 9
+    assert [(a.site_id, a.held) for a in report.agents] == [("osl-1", -1), ("rix-1", 7)]
     assert [p.policy_digest for p in report.policies] == [digest((EU,))]
 
 
@@ -89,6 +90,9 @@ def test_it_is_complete_only_if_agents_say_no_more(tmp_path: Path) -> None:
     ledger.append_records("rix-1", as_bytes(record(0), record(1)))
     ledger.close()
     assert _report(tmp_path, reported={"rix-1": 1}).complete
+    assert _report(tmp_path, reported={"rix-1": 1}).not_asked == ()
+    unasked = _report(tmp_path)
+    assert (unasked.complete, unasked.not_asked) == (True, ("rix-1",))
     behind = _report(tmp_path, reported={"rix-1": 4, "osl-1": 0})
     assert not behind.complete
     assert [(a.site_id, a.held, a.reported, a.complete) for a in behind.agents] == [

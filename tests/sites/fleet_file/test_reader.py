@@ -1,7 +1,8 @@
-"""Properties of reading: any bytes are a fleet or a refusal with places, never another exception."""
+"""Properties of reading: any bytes are a fleet or a refusal with places, nothing else."""
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -77,8 +78,6 @@ JSON = st.recursive(
 @given(st.sampled_from(["Site", "Model", "Market", "ResidencyPolicy", "PlanPolicy"]), JSON)
 @settings(max_examples=200, deadline=None)
 def test_any_spec_is_refused_or_read(kind: str, spec: object) -> None:
-    import json
-
     only_a_refusal(json.dumps({"kind": kind, "spec": spec, "metadata": spec}).encode())
 
 
