@@ -51,6 +51,7 @@ class CoreConfig:
     load_ms: int = 1_000
     stop_grace_ms: int = 5_000
     start_timeout_ms: int = 600_000
+    hang_ms: int = 30_000
     gateway_restart_ms: int = 1_000
     stop_on_exit: bool = False
 
@@ -86,6 +87,7 @@ class AgentCore:
             effects=self._effects,
             tell=self._tell,
             start_timeout_ms=config.start_timeout_ms,
+            hang_ms=config.hang_ms,
             stop_grace_ms=config.stop_grace_ms,
         )
         self._sequence = 0
@@ -173,9 +175,7 @@ class AgentCore:
         await self._effects.close()
         if self._config.stop_on_exit:
             await self._world.gateway.stop()
-            grace_ms = self._config.stop_grace_ms
-            ids = [r.replica_id for r in self._executor.replicas()]
-            await asyncio.gather(*(self._world.keeper.stop(i, grace_ms=grace_ms) for i in ids))
+            await self._world.keeper.stop_all(grace_ms=self._config.stop_grace_ms)
         await self._world.gateway.close()
         await self._world.keeper.close()
         self._world.processes.release()
@@ -258,9 +258,7 @@ class AgentCore:
         self._tell(Ticked())
 
     async def _read_loads(self) -> None:
-        keeper = self._world.keeper
-        ready = [r.replica_id for r in self._executor.replicas() if r.was_ready]
-        await asyncio.gather(*(keeper.read_load(i) for i in ready))
+        await self._supervisor.read_loads(self._executor.replicas())
         self._world.processes.trim_logs()
 
     def _replicas_seen(self) -> tuple[ReplicaObservation, ...]:

@@ -63,6 +63,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except HinterlandError as fault:
         sys.stderr.write(f'agent of site "{options.site}": {fault}\n')
         return EXIT_FAULT
+    except OSError as fault:  # the edge: a folder or file of the site that cannot be used
+        what = f"{fault.filename}: {fault.strerror}" if fault.filename else str(fault)
+        sys.stderr.write(f'agent of site "{options.site}": {what}\n')
+        return EXIT_FAULT
     return 0
 
 

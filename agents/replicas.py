@@ -105,6 +105,12 @@ class ReplicaKeeper:
         self._readings.pop(replica_id, None)
         await self._processes.stop(NAME_PREFIX + replica_id, grace_ms=grace_ms)
 
+    async def stop_all(self, *, grace_ms: int) -> None:
+        """End every replica's process."""
+        names = [r.name for r in self._processes.records() if r.name.startswith(NAME_PREFIX)]
+        ids = [n.removeprefix(NAME_PREFIX) for n in names]
+        await asyncio.gather(*(self.stop(i, grace_ms=grace_ms) for i in ids))
+
     def address(self, replica_id: str) -> tuple[str, int] | None:
         """Where it listens; None if it has no process."""
         record = self._processes.get(NAME_PREFIX + replica_id)
@@ -126,14 +132,17 @@ class ReplicaKeeper:
 
     async def is_ready(self, replica_id: str) -> bool:
         """Whether its health page answers 200."""
-        status, _ = await self._get(replica_id, self._launches[replica_id].health_path)
+        launch = self._launches.get(replica_id)
+        if launch is None:
+            return False
+        status, _ = await self._get(replica_id, launch.health_path)
         return status == 200
 
     async def is_idle(self, replica_id: str) -> bool | None:
         """Whether no request is left on it; None if it cannot be asked."""
-        launch = self._launches[replica_id]
+        launch = self._launches.get(replica_id)
         metrics = await self._metrics(replica_id)
-        if metrics is None:
+        if metrics is None or launch is None:
             return None
         if metrics.running or metrics.queued:
             return False
@@ -143,11 +152,14 @@ class ReplicaKeeper:
         busy = self._runtime.read_busy_slots(text)
         return busy in (0, None)
 
-    async def read_load(self, replica_id: str) -> None:
-        """Ask its metrics; `load` tells them. A server that does not answer keeps its last ones."""
+    async def read_load(self, replica_id: str) -> bool:
+        """Ask its metrics, `load` tells them; whether it answered at all.
+
+        A server that does not answer keeps its last ones.
+        """
         metrics = await self._metrics(replica_id)
         if metrics is None:
-            return
+            return await self.is_ready(replica_id)
         now_ms = self._clock.monotonic_ms()
         before = self._readings.get(replica_id)
         decode_tok_s = 0.0
@@ -161,6 +173,7 @@ class ReplicaKeeper:
             decode_tok_s=decode_tok_s,
         )
         self._readings[replica_id] = _Reading(load=load, read_at_ms=now_ms)
+        return True
 
     def load(self, replica_id: str) -> Load:
         """The last reading."""

@@ -6,6 +6,7 @@ Decides when a loading server counts as ready and a draining one as idle; what f
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
 
 import structlog
@@ -33,6 +34,7 @@ class Supervisor:
         effects: Effects,
         tell: Callable[[ExecutorEvent], None],
         start_timeout_ms: int,
+        hang_ms: int,
         stop_grace_ms: int,
     ) -> None:
         self._clock = clock
@@ -41,7 +43,9 @@ class Supervisor:
         self._tell = tell
         self._start_timeout_ms = start_timeout_ms
         self._stop_grace_ms = stop_grace_ms
+        self._hang_ms = hang_ms
         self._seen_idle: set[str] = set()
+        self._answered_ms: dict[str, int] = {}
 
     async def look(self, replicas: Iterable[Replica]) -> None:
         """Tell of every replica that ended, became ready or became idle."""
@@ -56,6 +60,26 @@ class Supervisor:
             elif replica.replica_id in self._effects.watched:
                 await self._look_at_draining(replica.replica_id)
 
+    async def read_loads(self, replicas: Iterable[Replica]) -> None:
+        """Ask every server that was ready for its load; end one that has been silent too long."""
+        asked = [r for r in replicas if r.was_ready and r.life is not Life.STOPPING]
+        answers = await asyncio.gather(*(self._keeper.read_load(r.replica_id) for r in asked))
+        now_ms = self._clock.monotonic_ms()
+        before, self._answered_ms = self._answered_ms, {}
+        for replica, has_answered in zip(asked, answers, strict=True):
+            answered_ms = now_ms if has_answered else before.get(replica.replica_id, now_ms)
+            self._answered_ms[replica.replica_id] = answered_ms
+            if now_ms - answered_ms > self._hang_ms and self._keeper.is_alive(replica.replica_id):
+                await self._end(replica, f"did not answer for {now_ms - answered_ms} ms")
+
+    async def _end(self, replica: Replica, detail: str) -> None:
+        """Kill a server that is of no use; it counts as ended by itself."""
+        _log.warning("replica killed", replica=replica.replica_id, detail=detail)
+        await self._keeper.stop(replica.replica_id, grace_ms=self._stop_grace_ms)
+        self._effects.watched.pop(replica.replica_id, None)
+        self._answered_ms.pop(replica.replica_id, None)
+        self._tell(ReplicaExited(replica_id=replica.replica_id, detail=detail))
+
     def _bury(self, replica_id: str) -> None:
         detail = self._keeper.bury(replica_id)
         self._effects.watched.pop(replica_id, None)
@@ -69,9 +93,7 @@ class Supervisor:
             return
         waited_ms = self._clock.monotonic_ms() - replica.since_ms
         if replica.life is Life.LOADING and waited_ms > self._start_timeout_ms:
-            await self._keeper.stop(replica.replica_id, grace_ms=self._stop_grace_ms)
-            detail = f"not ready after {waited_ms} ms"
-            self._tell(ReplicaExited(replica_id=replica.replica_id, detail=detail))
+            await self._end(replica, f"not ready after {waited_ms} ms")
 
     async def _look_at_draining(self, replica_id: str) -> None:
         """Idle twice in a row counts: a request may still be on its way from the gateway."""

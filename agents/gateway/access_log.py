@@ -18,7 +18,7 @@ from typing import Any
 from agents.credentials import gateway_identity
 from agents.gateway.headers import transit_of
 from agents.gateway.log_format import BROKEN_FLAGS
-from agents.gateway.routes import NOT_READY_PREFIX, SHED_PREFIX
+from agents.gateway.routes import KEY_PREFIXES, NOT_READY_PREFIX, SHED_PREFIX
 from sites.assignment import GroupTarget, SiteAssignment, TenantBinding
 from sites.errors import InvalidFactError
 from sites.execution import ExecutionDecision, ExecutionRecord
@@ -27,6 +27,7 @@ from sites.units import MS_PER_S
 
 _COUNT_MAX = 2**53
 _VIA_UPSTREAM = "via_upstream"
+_CLIENT_LEFT_FLAGS = frozenset({"DC", "DR"})
 _UNSENT_FLAGS = frozenset({"UF", "UH", "UO", "NC", "NR"})
 _REFUSALS = {
     400: ExecutionDecision.REFUSED_BAD_REQUEST,
@@ -147,9 +148,12 @@ def _serving_decision(
     fields: Mapping[str, Any], *, status: int, flags: frozenset[str]
 ) -> tuple[ExecutionDecision, str]:
     if status == 451:
-        return ExecutionDecision.REFUSED_RESIDENCY, _text(fields, "route")
+        return ExecutionDecision.REFUSED_RESIDENCY, _refusal(_text(fields, "route"))
     if _text(fields, "route").startswith(NOT_READY_PREFIX):
         return ExecutionDecision.FAILED, "no ready replica at this site"
+    if flags and flags <= _CLIENT_LEFT_FLAGS and 200 <= status < 400:
+        # Clients of streams close once they have read the last token; the answer was given.
+        return ExecutionDecision.SERVED, "the client closed before the end of the stream"
     if flags:
         return ExecutionDecision.FAILED, f"{'+'.join(sorted(flags))} {_text(fields, 'details')}"
     if status >= 400:
@@ -168,11 +172,18 @@ def _ingress(fields: Mapping[str, Any], context: LogContext) -> ExecutionRecord 
     if route.startswith(SHED_PREFIX):
         decision, reason = ExecutionDecision.SHED, "shed by the plan"
     elif status in _REFUSALS:
-        decision, reason = _REFUSALS[status], route
+        decision, reason = _REFUSALS[status], _refusal(route)
     else:
         flags = "+".join(sorted(_flags(fields)))
         decision, reason = ExecutionDecision.FAILED, f"no site answered: {flags}"
     return _record(fields, context, decision=decision, reason=reason, has_run=False)
+
+
+def _refusal(route: str) -> str:
+    """A refusing route's name as a reason: without the tenant, whom records never name."""
+    if route.startswith(KEY_PREFIXES):
+        return route.partition(":")[0]
+    return route.rpartition(":")[2]
 
 
 def _broken(fields: Mapping[str, Any], context: LogContext) -> ExecutionRecord:

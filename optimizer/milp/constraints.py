@@ -276,34 +276,52 @@ def site_open(f: Formulation) -> None:
 
 
 def surrogate(f: Formulation) -> None:
-    """``sum_r best[r] * ceiling * n[r] + sum_d tokens[d] * shed[d] >= sum_d tokens[d] * rate[d]``.
+    """``sum_r best[r] * ceiling * n[r] + sum_d tokens[d] * shed[d] >= sum_d tokens[d] * rate[d]``,
+    divided by its right side.
 
-    Per (service, residency policy): the output tokens/s that all replicas could give the
-    classes of that pair, best[r] being the largest tokens[d] / replica_seconds[d,r]. Implied by
-    `throughput` and `demand_balance`; it hands the solver the whole-replica knapsack to cut and
+    Per service and set R of groups that some class of it may use: d runs over the classes that may
+    use groups of R only, r over R; best[r] is the largest tokens[d] / replica_seconds[d,r]. In
+    words: the output tokens/s all those replicas could give cover what those classes ask. Implied
+    by `throughput` and `demand_balance`; it hands the solver whole-replica knapsacks to cut and
     branch on.
     """
     ceiling = f.inputs.problem.plan_policy.utilisation_ceiling
-    members: dict[str, list[str]] = {}
-    for class_id, one in f.inputs.classes.items():
-        if f.inputs.arcs_of_class[class_id]:
-            subject = f"{one.service_id}|{one.residency_policy_id}"
-            members.setdefault(subject, []).append(class_id)
+    members = _confined_classes(f)
 
     def row(subject: str) -> Any:
         best: dict[str, float] = {}
-        needed, terms = 0.0, []
+        needed = 0.0
+        shed = []
         for class_id in members[subject]:
             tokens = f.inputs.classes[class_id].output_tokens
             needed += tokens * f.inputs.rates[class_id]
-            terms.append((tokens, f.model.shed[class_id]))
+            shed.append((tokens, f.model.shed[class_id]))
             for key in f.inputs.arcs_of_class[class_id]:
                 rate = tokens / f.inputs.arcs[key].replica_seconds
                 best[key[1]] = max(best.get(key[1], 0.0), rate)
-        terms += [(best[g] * ceiling, f.model.n[g]) for g in sorted(best)]
-        return f.sum_of(terms) >= needed
+        given = [(best[g] * ceiling, f.model.n[g]) for g in sorted(best)]
+        return f.sum_of((part / needed, variable) for part, variable in given + shed) >= 1
 
-    f.rows("surrogate", sorted(members), row)
+    f.rows("surrogate", members, row)
+
+
+def _confined_classes(f: Formulation) -> dict[str, list[str]]:
+    """For each service and set of groups some class may use, the classes that may use no other.
+
+    Named after the service and the first class with exactly that set.
+    """
+    usable: dict[str, dict[frozenset[str], list[str]]] = {}
+    for class_id, one in f.inputs.classes.items():
+        groups = frozenset(group_id for _, group_id in f.inputs.arcs_of_class[class_id])
+        if groups:
+            usable.setdefault(one.service_id, {}).setdefault(groups, []).append(class_id)
+    return {
+        f"{service_id}|{exactly[0]}": sorted(
+            class_id for inner, ids in sets.items() if inner <= outer for class_id in ids
+        )
+        for service_id, sets in sorted(usable.items())
+        for outer, exactly in sets.items()
+    }
 
 
 FAMILIES: tuple[Callable[[Formulation], None], ...] = (

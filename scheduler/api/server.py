@@ -51,20 +51,23 @@ async def serve_api(app: FastAPI, address: ApiAddress, stop: asyncio.Event) -> N
 
     ``<server_dir>/api.json`` (mode 0600) holds the URL and the token while the server runs.
     """
-    listener = _listen(address.port)
+    with _listen(address.port) as listener:
+        path = _announce(address, port=listener.getsockname()[1])
+        try:
+            await _serve(app, listener, stop)
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _announce(address: ApiAddress, *, port: int) -> Path:
     path = address.server_dir / API_FILE
     try:
-        url = f"http://{HOST}:{listener.getsockname()[1]}"
-        try:
-            address.server_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-            entry = {"url": url, "token": address.token}
-            write_atomically(path, json.dumps(entry).encode())
-        except OSError as fault:
-            raise FatalError(f"{path}: not written: {fault.strerror}") from fault
-        await _serve(app, listener, stop)
-    finally:
-        path.unlink(missing_ok=True)
-        listener.close()
+        address.server_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        entry = {"url": f"http://{HOST}:{port}", "token": address.token}
+        write_atomically(path, json.dumps(entry).encode())
+    except OSError as fault:
+        raise FatalError(f"{path}: not written: {fault.strerror}") from fault
+    return path
 
 
 async def _serve(app: FastAPI, listener: socket.socket, stop: asyncio.Event) -> None:

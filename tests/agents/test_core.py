@@ -253,6 +253,22 @@ def test_a_killed_model_server_leaves_the_routes_and_comes_back(tmp_path: Path) 
     play(tmp_path, story)
 
 
+def test_a_model_server_that_hangs_is_replaced(tmp_path: Path) -> None:
+    async def story(folder: Path) -> None:
+        async with running(Agent(folder)) as agent:
+            await agent.serve(f.assignment())
+            record = agent.processes.get(f"replica/{f.GROUP}/r1")
+            assert record is not None
+            psutil.Process(record.pid).suspend()
+            await agent.observed(lambda o: any("did not answer for" in x for x in o.faults))
+            await agent.observed(
+                lambda o: [r.state for r in o.replicas] == [ReplicaState.READY] and not o.faults
+            )
+            assert agent.pids() != {record.pid}
+
+    play(tmp_path, story)
+
+
 def test_a_dead_gateway_is_started_again_with_its_routes(tmp_path: Path) -> None:
     async def story(folder: Path) -> None:
         async with running(Agent(folder)) as agent:

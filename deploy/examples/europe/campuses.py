@@ -107,7 +107,8 @@ HOST_W = 80
 # Links between campuses; the countries between the ends follow geography, not a cable map.
 LINKS = (
     ("ams-1", "bru-1", ""), ("ams-1", "fra-1", ""), ("ams-1", "lon-1", ""),
-    ("ams-1", "par-1", "BE"), ("ams-1", "osl-1", "DE DK SE"), ("ams-1", "bre-1", ""), ("ams-1", "dub-1", "GB"),
+    ("ams-1", "par-1", "BE"), ("ams-1", "osl-1", "DE DK SE"), ("ams-1", "bre-1", ""),
+    ("ams-1", "dub-1", "GB"),
     ("bre-1", "fra-1", ""), ("bre-1", "gvx-1", "DK"), ("bre-1", "waw-1", ""),
     ("bru-1", "lon-1", "FR"), ("bru-1", "par-1", ""), ("bru-1", "fra-1", ""),
     ("dub-1", "lon-1", ""), ("dub-1", "man-1", ""), ("dub-1", "par-1", ""),

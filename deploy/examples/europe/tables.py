@@ -116,7 +116,7 @@ def distance_km(a: Point, b: Point) -> float:
 
 
 def estimated_rtt_ms(a: Point, b: Point) -> float:
-    """RTT estimate (ms): fibre 1.5 times as long as the great circle, 200 km per ms each way; at least 1."""
+    """RTT estimate (ms, at least 1): fibre 1.5 x the great circle, 200 km per ms each way."""
     return max(1.0, round(distance_km(a, b) * 1.5 / 100, 1))
 
 

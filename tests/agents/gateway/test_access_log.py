@@ -96,7 +96,9 @@ def test_tokens_fall_back_to_timings_then_to_unknown(context: LogContext) -> Non
     ("change", "decision", "ran"),
     [
         ({"status": 500}, "failed", True),
-        ({"flags": "DC"}, "failed", True),
+        ({"flags": "DC"}, "served", True),
+        ({"flags": "DR"}, "served", True),
+        ({"flags": "DC", "status": 0}, "failed", True),
         ({"status": 503, "flags": "UC", "details": "upstream_reset"}, "failed", True),
         ({"status": 503, "flags": "UF", "details": "connection_failure"}, "failed", False),
         ({"status": 503, "flags": "UH", "details": "no_healthy", "group": None}, "failed", False),
@@ -140,6 +142,22 @@ def test_ingress_lines(context: LogContext, change: dict[str, Any], decision: st
     assert made.decision.value == decision
     assert (made.hop, made.ingress_site_id, made.serving_site_id) == ("ingress", "osl-1", "")
     assert made.reason
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        "acme:laxer",
+        "acme:unknown_model",
+        "unlawful:chat|acme|eea",
+        "shed:chat|acme|eea",
+        "acme:x:y",
+    ],
+)
+@pytest.mark.parametrize("status", [400, 403, 404, 451, 503])
+def test_no_record_names_the_tenant(context: LogContext, route: str, status: int) -> None:
+    made = record(context, {**REFUSED, "status": status, "route": route})
+    assert b"acme" not in canonical_json(made)
 
 
 def test_a_broken_attempt_names_the_site_it_was_sent_to(context: LogContext) -> None:
