@@ -121,13 +121,15 @@ class RecordPump:
     async def acknowledge(self, sequence: int) -> None:
         """The control plane holds everything up to `sequence`."""
         if sequence > self._last_sequence:
-            _log.error("records acknowledged that are not here", sequence=sequence)
+            _log.warning("the ledger knows more records than this spool gave", sequence=sequence)
         try:
             await asyncio.to_thread(self._spool.acknowledge, sequence)
         except RetryableError as fault:
             self._fault = str(fault)
             return
-        self._acked_sequence = max(self._acked_sequence, min(sequence, self._last_sequence))
+        self._last_sequence = await asyncio.to_thread(self._spool.last_sequence)
+        self._acked_sequence = max(self._acked_sequence, sequence)
+        self._sent_sequence = max(self._sent_sequence, sequence)
         self._sent_at_ms = self._clock.monotonic_ms()
 
     def close(self) -> None:

@@ -152,7 +152,7 @@ class ReplicaBook:
     def on_exited(self, replica_id: str, *, detail: str, now_ms: int) -> None:
         """Its process ended unasked, or never began."""
         replica = self._replicas.get(replica_id)
-        if replica is None:
+        if replica is None or replica.life is Life.FAILED:
             return
         if replica.life in TAKING:
             self._put(failed(replica, now_ms=now_ms, detail=detail))

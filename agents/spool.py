@@ -8,6 +8,7 @@ What a log line means is `agents.gateway.access_log`'s; sending is the uplink's.
 from __future__ import annotations
 
 import contextlib
+import json
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
@@ -126,15 +127,34 @@ class Spool:
     def acknowledge(self, sequence: int) -> None:
         """The control plane holds everything up to `sequence`: drop it. Going back is ignored.
 
-        Raises RetryableError while the disk is full.
+        A sequence never given here means that this spool is younger than the ledger (the site's
+        disk was replaced): what is pending is numbered anew behind it, so nothing counts as held
+        that is not. Raises RetryableError while the disk is full.
         """
         with self._writing():
             (last,) = self._db.execute("SELECT next_sequence - 1 FROM progress").fetchone()
-            acked = min(sequence, last)
-            self._db.execute("DELETE FROM records WHERE sequence <= ?", (acked,))
+            if sequence > last:
+                self._number_after(sequence)
+                return
+            self._db.execute("DELETE FROM records WHERE sequence <= ?", (sequence,))
             self._db.execute(
-                "UPDATE progress SET acked_sequence = max(acked_sequence, ?)", (acked,)
+                "UPDATE progress SET acked_sequence = max(acked_sequence, ?)", (sequence,)
             )
+
+    def _number_after(self, sequence: int) -> None:
+        pending = self._db.execute("SELECT content FROM records ORDER BY sequence").fetchall()
+        self._db.execute("DELETE FROM records")
+        self._db.executemany(
+            "INSERT INTO records VALUES (?, ?)",
+            (
+                (number, canonical_json({**json.loads(content), "sequence": number}))
+                for number, (content,) in enumerate(pending, start=sequence + 1)
+            ),
+        )
+        self._db.execute(
+            "UPDATE progress SET next_sequence = ?, acked_sequence = ?",
+            (sequence + 1 + len(pending), sequence),
+        )
 
     def last_sequence(self) -> int:
         """Newest sequence ever given, -1 if none."""

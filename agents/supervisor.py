@@ -46,12 +46,14 @@ class Supervisor:
         self._hang_ms = hang_ms
         self._seen_idle: set[str] = set()
         self._answered_ms: dict[str, int] = {}
+        self._ending: set[str] = set()
 
     async def look(self, replicas: Iterable[Replica]) -> None:
         """Tell of every replica that ended, became ready or became idle."""
         for replica in replicas:
             has_process = replica.life not in (Life.FAILED, Life.STOPPING)
-            if not has_process or self._effects.is_starting(replica.replica_id):
+            is_in_hand = replica.replica_id in self._ending
+            if not has_process or is_in_hand or self._effects.is_starting(replica.replica_id):
                 continue
             if not self._keeper.is_alive(replica.replica_id):
                 self._bury(replica.replica_id)
@@ -75,7 +77,11 @@ class Supervisor:
     async def _end(self, replica: Replica, detail: str) -> None:
         """Kill a server that is of no use; it counts as ended by itself."""
         _log.warning("replica killed", replica=replica.replica_id, detail=detail)
-        await self._keeper.stop(replica.replica_id, grace_ms=self._stop_grace_ms)
+        self._ending.add(replica.replica_id)
+        try:
+            await self._keeper.stop(replica.replica_id, grace_ms=self._stop_grace_ms)
+        finally:
+            self._ending.discard(replica.replica_id)
         self._effects.watched.pop(replica.replica_id, None)
         self._answered_ms.pop(replica.replica_id, None)
         self._tell(ReplicaExited(replica_id=replica.replica_id, detail=detail))

@@ -13,7 +13,7 @@ import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agents.frames import AssignmentFrame, ControlFact, RecordAck, RecordBatch
@@ -165,7 +165,7 @@ class Driver:
 
     def view(self) -> FleetView:
         """The fleet as the control loop knows it now."""
-        return self._cycle.view()
+        return replace(self._cycle.view(), hubs_in_ray=self.hubs_in_ray)
 
     def drill(self, site_id: str) -> Drill:
         """What losing that site now would do; changes nothing."""
@@ -381,7 +381,7 @@ class Driver:
 
     async def _solve(self, effect: Solve) -> None:
         try:
-            outcome = await self._solver.solve(effect.problem)
+            outcome = await self._solver.solve(effect.problem, before=effect.before)
             done = SolveFinished(request_id=effect.request_id, outcome=outcome)
         except RetryableError as fault:
             done = SolveFinished(request_id=effect.request_id, outcome=None, message=str(fault))

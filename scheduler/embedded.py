@@ -55,7 +55,7 @@ class EmbeddedFleet:
         await self._end_leftovers(progress)
         try:
             progress("starting the control plane (Ray takes a few seconds)")
-            await self._start_server()
+            await self.start_server()
             for site_id in self.site_ids:
                 progress(f"starting the agent of {site_id}")
                 self.start_site(site_id)
@@ -63,7 +63,11 @@ class EmbeddedFleet:
             await self.stop()
             raise
 
-    async def _start_server(self) -> None:
+    async def start_server(self) -> None:
+        """Start the control plane, first or again, and wait until it is ready.
+
+        Raises FatalError if it ends before that, or is not ready in time.
+        """
         self._ready_path().unlink(missing_ok=True)
         self._table.spawn(
             SERVER,
@@ -147,8 +151,12 @@ class EmbeddedFleet:
 
     def forget_site(self, site_id: str) -> None:
         """Drop the record of a killed agent, so that it may be started again."""
-        if self._table.get(agent_name(site_id)) is not None:
-            self._table.forget(agent_name(site_id))
+        self.forget(agent_name(site_id))
+
+    def forget(self, name: str) -> None:
+        """Drop the record of a process of ours that was ended, so that it may be started again."""
+        if self._table.get(name) is not None:
+            self._table.forget(name)
 
     async def until(self, done: Callable[[], bool], *, what: str, timeout_s: float) -> None:
         """Wait for `done`. Raises FatalError if a process of ours ends or the time is up."""

@@ -177,11 +177,15 @@ class AppendLedger:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Solve:
-    """Run the optimizer on the problem (worker process, timeout), answer with `SolveFinished`."""
+    """Run the optimizer on the problem (worker process, timeout), answer with `SolveFinished`.
+
+    `before` is the plan in force: where the search starts, and what stays if nothing is cheaper.
+    """
 
     request_id: str
     problem: Problem
     reason: str
+    before: Plan | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,6 +62,7 @@ class SolverDesk:
                 request_id=self.asked.request_id,
                 problem=self.asked.problem,
                 reason=", ".join(dict.fromkeys(o.reason.value for o in orders)),
+                before=self.state.desired.plan if self.state.desired else None,
             ),
         )
 

@@ -10,6 +10,7 @@ import sys
 from multiprocessing.connection import Connection
 
 from optimizer.solve import solve
+from scheduler.steady import steadied
 from sites.clock import SystemClock
 from sites.errors import HinterlandError
 
@@ -18,17 +19,18 @@ NICENESS = 5
 
 
 def main() -> None:
-    """Answer ``(problem, start plan or None)`` with ``("ok", outcome)`` or ``("failed", why)``."""
+    """Answer ``(problem, plan in force or None)`` with ``("ok", outcome)`` or ``("failed", why)``."""
     os.nice(NICENESS)
     connection = Connection(int(sys.argv[1]))
     connection.send(("ready", None))
     while True:
         try:
-            problem, start = connection.recv()
+            problem, before = connection.recv()
         except EOFError:
             return
         try:
-            connection.send(("ok", solve(problem, clock=SystemClock(), start=start)))
+            outcome = solve(problem, clock=SystemClock(), start=before)
+            connection.send(("ok", steadied(problem, outcome, before=before)))
         except HinterlandError as fault:
             connection.send(("failed", str(fault)))
 

@@ -47,9 +47,12 @@ class SolverPool:
         """Start the worker ahead of its first solve. Raises RetryableError if it cannot start."""
         await self._run(self._ensure_started)
 
-    async def solve(self, problem: Problem, *, start: Plan | None = None) -> Outcome:
-        """`optimizer.solve` of the problem. Raises RetryableError if it failed or was late."""
-        verdict, value = await self._run(self._solve, problem, start)
+    async def solve(self, problem: Problem, *, before: Plan | None = None) -> Outcome:
+        """`optimizer.solve` of the problem, steadied by the plan in force (`before`).
+
+        Raises RetryableError if it failed or was late.
+        """
+        verdict, value = await self._run(self._solve, problem, before)
         if verdict == "ok":
             assert isinstance(value, Outcome)
             return value
@@ -70,8 +73,8 @@ class SolverPool:
     def _stop(self) -> None:
         self._child.stop(patience_s=0.0)
 
-    def _solve(self, problem: Problem, start: Plan | None) -> tuple[str, Any]:
+    def _solve(self, problem: Problem, before: Plan | None) -> tuple[str, Any]:
         self._ensure_started()
         limit_s = problem.plan_policy.time_limit_s + self._config.margin_ms / 1_000
-        verdict, value = self._child.ask((problem, start), timeout_s=limit_s)
+        verdict, value = self._child.ask((problem, before), timeout_s=limit_s)
         return (verdict, value)

@@ -34,7 +34,8 @@ class FleetView:
     """The whole fleet. `problem` is the newest question: what runs and what is lost as known now.
 
     `plan` is the desired plan (None before the first). `state_serial` names this state: a plan
-    proposed from an older one is stale. `receipts` are the newest, oldest first.
+    proposed from an older one is stale. `receipts` are the newest, oldest first. `hubs_in_ray`:
+    hubs run as Ray's actors; false while the control plane itself stands in for a lost Ray.
     """
 
     epoch: int
@@ -47,6 +48,7 @@ class FleetView:
     receipts: tuple[Receipt, ...]
     rollout_receipt_id: str
     solving: bool
+    hubs_in_ray: bool = True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,6 +13,7 @@ from scheduler.cli.times import show_time
 from scheduler.view import FleetView, SiteView
 from sites.digest import to_plain
 from sites.fleet import Site, at_period
+from sites.hub_messages import ConnectionState
 from sites.telemetry import ReplicaState
 
 Row = dict[str, Any]
@@ -55,13 +56,13 @@ def _site_row(view: FleetView, site: Site, live: SiteView | None) -> Row:
     }
     if live is None:
         return row
-    seen = live.observation
-    replicas = seen.replicas if seen else ()
+    # what an unreachable site was last seen doing says nothing of what it does
+    seen = live.observation if live.state is not ConnectionState.UNREACHABLE else None
     groups = live.assignment.groups if live.assignment else ()
     return {
         **row,
         "state": _state(live),
-        "ready": sum(r.state is ReplicaState.READY for r in replicas),
+        "ready": sum(r.state is ReplicaState.READY for r in seen.replicas) if seen else None,
         "wanted": sum(g.replicas for g in groups),
         "draw": power(seen.draw_w) if seen else None,
         "draw_w": seen.draw_w if seen else None,

@@ -33,6 +33,7 @@ from scheduler.simulation.safety import SafetyWatch
 from scheduler.simulation.script import line_of
 from scheduler.simulation.site import SimulatedSite, SiteHabits
 from scheduler.state import CycleConfig, Keys
+from scheduler.steady import steadied
 from sites.hub import EdgeHub, HubConfig
 from sites.hub_messages import (
     HelloArrived,
@@ -166,7 +167,8 @@ class World:
         due = [solve for at_ms, solve in self._solving if at_ms <= self.now_ms]
         self._solving = [(at, solve) for at, solve in self._solving if at > self.now_ms]
         for solve in due:
-            outcome = self._solver(solve.problem)
+            found = self._solver(solve.problem)
+            outcome = steadied(solve.problem, found, before=solve.before)
             ended = SolveFinished(request_id=solve.request_id, outcome=outcome)
             self._note_event(ended)
             self._events.append(ended)

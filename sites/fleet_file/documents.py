@@ -120,14 +120,14 @@ class Metadata(Part):
     name: Name = about("Identifier, unique among documents of its kind; a-z 0-9 . _ / : @ + -")
 
 
-class Location(Part):
+class Location(Sourced):
     """A point on the map."""
 
     latitude: Number = about("Degrees north.", ge=-90, le=90)
     longitude: Number = about("Degrees east.", ge=-180, le=180)
 
 
-class Gateway(Part):
+class Gateway(Sourced):
     """Where a site's gateway listens."""
 
     client: Address = about("host:port for clients (OpenAI API).")
@@ -188,7 +188,7 @@ class LinkSpec(Sourced):
     transit_countries: list[Country] = about("Countries crossed besides the two ends.", [])
 
 
-class Access(Part):
+class Access(Sourced):
     """A site's gateway a market can enter at."""
 
     site: Name = about("The site.")
@@ -250,7 +250,7 @@ class ServiceSpec(Sourced):
     variants: list[Name] = about("Variants allowed to answer; at least one.", min_length=1)
 
 
-class SloSpec(Part):
+class SloSpec(Sourced):
     """What a percentile of the requests must meet."""
 
     ttft: SloDuration = about("Time to first token.")
@@ -294,7 +294,7 @@ class TenantSpec(Sourced):
     data_category: str = about("Category of data processed.", "", max_length=200)
 
 
-class ReplicaBound(Part):
+class ReplicaBound(Sourced):
     """Fewest and most replicas of a variant at a site."""
 
     site: Name = about("The site.")

@@ -119,8 +119,10 @@ def find_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
             if len(inside) > FILES_MAX:
                 faults.append(_whole(path, f"{len(inside)} files, limit {FILES_MAX}"))
             found.update(dict.fromkeys(inside[:FILES_MAX]))
-        elif path.exists():
+        elif path.is_file():
             found[path] = None
+        elif path.exists():  # a pipe would be waited on for ever
+            faults.append(_whole(path, "neither a file nor a folder"))
         else:
             faults.append(_whole(path, "no such file or folder"))
     if faults:

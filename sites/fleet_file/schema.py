@@ -73,6 +73,7 @@ def _text(path: str, *, field: FieldInfo | None, below: type[BaseModel] | None) 
     if below is not None:
         lines.append("  Fields:")
         named = [(f.alias or name, f) for name, f in below.model_fields.items()]
+        named.sort(key=lambda pair: pair[0] == "source")  # inherited, so it would come first
         width = max(len(name) for name, _ in named)
         for name, one in named:
             star = "*" if one.is_required() else " "

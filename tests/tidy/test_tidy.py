@@ -43,6 +43,22 @@ ENVIRON_HOMES = {
     "scheduler/main.py",
     "scheduler/ray_hubs.py",
 }
+# One library, one place: who may import what, by the start of the file's name.
+LIBRARY_HOMES = {
+    "ray": ("sites/actor.py", "scheduler/ray_host.py"),
+    "grpc": ("agents/uplink.py", "scheduler/front_door.py"),
+    "pyomo": ("optimizer/milp/",),
+    "highspy": ("optimizer/milp/",),
+    "networkx": ("optimizer/backbone.py",),
+    "ruamel": ("sites/fleet_file/",),
+    "pydantic": ("sites/fleet_file/",),
+    "pint": ("sites/fleet_file/",),
+    "rfc8785": ("sites/digest.py",),
+    "fastapi": ("scheduler/api/", "scheduler/server.py"),
+    "openai": ("scheduler/demo/clients.py",),
+    "psutil": ("agents/processes.py", "scheduler/ray_host.py"),
+    "sqlite3": ("agents/spool.py", "scheduler/ledger/"),
+}
 
 
 def sources() -> Iterator[Path]:
@@ -77,6 +93,21 @@ def test_the_world_comes_in_through_the_constructor() -> None:
             is_environ = isinstance(node, ast.Attribute) and dotted(node) == "os.environ"
             if is_environ and name_of(path) not in ENVIRON_HOMES:
                 faults.append(f"{name_of(path)}:{node.lineno}: os.environ")
+    assert not faults, "\n".join(faults)
+
+
+def test_every_library_has_one_home() -> None:
+    faults = []
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [node.module or ""]
+            for library in {name.partition(".")[0] for name in names} & LIBRARY_HOMES.keys():
+                if not name_of(path).startswith(LIBRARY_HOMES[library]):
+                    faults.append(f"{name_of(path)}: imports {library}")
     assert not faults, "\n".join(faults)
 
 

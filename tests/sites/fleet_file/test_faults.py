@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -310,11 +311,16 @@ def test_size_is_limited(tmp_path: Path) -> None:
 
 
 def test_paths_that_hold_nothing_are_named(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.yaml"
+    os.mkfifo(pipe)
+    empty = tmp_path / "empty"
+    empty.mkdir()
     with pytest.raises(FleetFileError) as refused:
-        load_fleet([tmp_path, tmp_path / "gone.yaml"])
+        load_fleet([empty, tmp_path / "gone.yaml", pipe])
     assert str(refused.value).splitlines() == [
-        f"{tmp_path}: error: no .yaml file in this folder",
+        f"{empty}: error: no .yaml file in this folder",
         f"{tmp_path / 'gone.yaml'}: error: no such file or folder",
+        f"{tmp_path / 'pipe.yaml'}: error: neither a file nor a folder",
     ]
 
 

@@ -6,7 +6,7 @@ import dataclasses
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sites.fleet_file import quantities as q
@@ -86,6 +86,7 @@ def test_what_is_no_quantity_says_why(
     assert reason in str(refused.value)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=40), st.sampled_from(DIMENSIONS))
 def test_any_text_is_a_number_in_range_or_refused(text: str, dimension: q.Dimension) -> None:
     try:
@@ -97,6 +98,7 @@ def test_any_text_is_a_number_in_range_or_refused(text: str, dimension: q.Dimens
     assert number > 0 or not dimension.positive
 
 
+@settings(deadline=None)
 @given(st.floats(min_value=1e-3, max_value=1e9), st.sampled_from(["W", "kW", "MW", "GW"]))
 def test_scaling_the_number_scales_the_quantity(number: float, unit: str) -> None:
     digits = f"{number:.6f}"

@@ -134,3 +134,10 @@ def test_files_may_be_split_and_ordered_anyhow(tmp_path: Path) -> None:
         (tmp_path / f"{number:02}.yml").write_text(document)
     assert digest(load_fleet(tmp_path)) == digest(whole)
     assert digest(load_fleet(sorted(DEMO.glob("*.yaml")))) == digest(whole)
+
+
+def test_a_symlink_to_a_folder_that_holds_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "again").symlink_to(tmp_path, target_is_directory=True)
+    for path in DEMO.glob("*.yaml"):
+        (tmp_path / path.name).write_text(path.read_text())
+    assert digest(load_fleet(tmp_path)) == digest(load_fleet(DEMO))

@@ -64,8 +64,9 @@ def test_explain_reads_so() -> None:
         "Market.spec.accesses: <list of mapping>\n"
         "  Sites it can enter at; at least one.\n"
         "  Fields:\n"
-        "  * site  <text>  The site.\n"
-        '  * rtt   <duration, e.g. "150 ms">  Round-trip time from the market.\n'
+        "  * site    <text>  The site.\n"
+        '  * rtt     <duration, e.g. "150 ms">  Round-trip time from the market.\n'
+        "    source  <text>  Where the figures come from; estimates say so.\n"
         "  (* required)"
     )
 
