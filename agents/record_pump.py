@@ -35,10 +35,15 @@ _READS_PER_TURN = 32
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PumpConfig:
-    """Paces in ms. Lines that come within `linger_ms` of new routes count as the old routes'."""
+    """Paces in ms. Lines that come within `linger_ms` of new routes count as the old routes'.
+
+    What was sent goes out again when no acknowledgement got further for `resend_ms`, or for
+    `gap_ms` and the control plane repeats itself: then it left something out.
+    """
 
     turn_ms: int = 50
     resend_ms: int = 5_000
+    gap_ms: int = 500
     linger_ms: int = 200
     batch_records: int = 1_000
 
@@ -68,7 +73,7 @@ class RecordPump:
         self._context: LogContext | None = None
         self._next: tuple[LogContext, int] | None = None
         self._sent_sequence = spool.acked_sequence()
-        self._sent_at_ms = 0
+        self._progress_at_ms = 0
         self._acked_sequence = self._sent_sequence
         self._last_sequence = spool.last_sequence()
         self._was_connected = False
@@ -128,9 +133,13 @@ class RecordPump:
             self._fault = str(fault)
             return
         self._last_sequence = await asyncio.to_thread(self._spool.last_sequence)
-        self._acked_sequence = max(self._acked_sequence, sequence)
-        self._sent_sequence = max(self._sent_sequence, sequence)
-        self._sent_at_ms = self._clock.monotonic_ms()
+        now_ms = self._clock.monotonic_ms()
+        if sequence > self._acked_sequence:
+            self._acked_sequence = sequence
+            self._sent_sequence = max(self._sent_sequence, sequence)
+            self._progress_at_ms = now_ms
+        elif now_ms - self._progress_at_ms >= self._config.gap_ms:
+            self._sent_sequence = self._acked_sequence
 
     def close(self) -> None:
         """Close the spool; everything is durable already."""
@@ -173,9 +182,12 @@ class RecordPump:
         self._tail.drop_rotated(position)
 
     def _send(self, uplink: UplinkPort) -> None:
-        """Send on; everything unacknowledged again on a new stream or after `resend_ms`."""
+        """Send on; everything unacknowledged again on a new stream or when nothing gets further.
+
+        Sending more counts for nothing there: under steady traffic there is always more to send.
+        """
         now_ms = self._clock.monotonic_ms()
-        is_overdue = now_ms - self._sent_at_ms >= self._config.resend_ms
+        is_overdue = now_ms - self._progress_at_ms >= self._config.resend_ms
         if uplink.connected != self._was_connected or is_overdue:
             self._was_connected = uplink.connected
             self._sent_sequence = self._acked_sequence
@@ -194,7 +206,8 @@ class RecordPump:
             )
             if not uplink.send(frame):
                 return
-            self._sent_at_ms = now_ms
+            if self._sent_sequence <= self._acked_sequence:
+                self._progress_at_ms = now_ms
             self._sent_sequence = batch.first_sequence + len(batch.records) - 1
 
 

@@ -38,6 +38,7 @@ class EmbeddedFleet:
         clock: Clock,
         runtime: str = "llama",
         server_options: tuple[str, ...] = (),
+        agent_options: tuple[str, ...] = (),
     ) -> None:
         self.state_dir = state_dir.resolve()
         self.site_ids = tuple(sorted(site_ids))
@@ -45,6 +46,7 @@ class EmbeddedFleet:
         self._clock = clock
         self._runtime = runtime
         self._server_options = server_options
+        self._agent_options = agent_options
         self._table = ProcessTable(self.state_dir / "run", clock=clock)
 
     async def start(self, progress: Progress) -> None:
@@ -108,6 +110,7 @@ class EmbeddedFleet:
                 "--runtime",
                 self._runtime,
                 "--stop-on-exit",
+                *self._agent_options,
             ),
             log_path=self.state_dir / "logs" / f"agent-{site_id}.log",
             env=package_env(),

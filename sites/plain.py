@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -16,6 +17,9 @@ from typing import Any, TypeVar
 from sites.errors import InvalidFactError, RefusedError
 
 T = TypeVar("T")
+
+INTEGER_MAX = 2**53 - 1
+"""Beyond it JSON numbers are not exact, so canonical JSON (RFC 8785, section 3.2.2.3) has none."""
 
 
 def from_plain(cls: type[T], value: Any) -> T:
@@ -117,6 +121,10 @@ def _build_fact(cls: type[Any], value: Any, where: str, faults: list[str]) -> An
 
 
 def _build_scalar(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    fault = _unwritable(value)
+    if fault:
+        faults.append(f"{where}: {fault}")
+        return None
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if kind is int and isinstance(value, float) and value.is_integer():
@@ -125,3 +133,18 @@ def _build_scalar(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
         return value
     faults.append(f"{where}: {value!r} is not of type {kind.__name__}")
     return None
+
+
+def _unwritable(value: Any) -> str:
+    """What keeps a scalar out of canonical JSON, which every fact has to have; "" if nothing."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            return f"{value!r} is not a finite number"
+        if isinstance(value, int) and abs(value) > INTEGER_MAX:
+            return f"an integer of {value.bit_length()} bits is beyond the limit of 53 bits"
+    if isinstance(value, str) and not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            return "not Unicode text: it holds half a surrogate pair"
+    return ""

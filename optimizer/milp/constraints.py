@@ -275,6 +275,29 @@ def site_open(f: Formulation) -> None:
     f.rows("site_open", rows, row)
 
 
+def arc_link(f: Formulation) -> None:
+    """``x[d,r] / rate[d] - n[r] <= 0``: a class is only served where a whole replica stands.
+
+    Where a class alone could not fill one replica to the ceiling (else `throughput` says more) and
+    the site has no fixed price (else `site_open` does). Implied for whole replicas; there are as
+    many as arcs, so the solver gets only those its relaxation breaks (`LAZY_FAMILIES`).
+    """
+    ceiling = f.inputs.problem.plan_policy.utilisation_ceiling
+    arcs = {
+        f"{key[0]}@{key[1]}": key
+        for key, arc in f.inputs.arcs.items()
+        if arc.replica_seconds * f.inputs.rates[key[0]] < ceiling
+        and arc.group.site_id not in f.model.open
+    }
+
+    def row(subject: str) -> Any:
+        key = arcs[subject]
+        part = 1.0 / f.inputs.rates[key[0]]
+        return f.sum_of([(part, f.model.x[key]), (-1.0, f.model.n[key[1]])]) <= 0
+
+    f.rows("arc_link", arcs, row)
+
+
 def surrogate(f: Formulation) -> None:
     """``sum_r best[r] * ceiling * n[r] + sum_d tokens[d] * shed[d] >= sum_d tokens[d] * rate[d]``,
     divided by its right side.
@@ -339,6 +362,7 @@ FAMILIES: tuple[Callable[[Formulation], None], ...] = (
     shed_cap,
     site_open,
     surrogate,
+    arc_link,
 )
 """Every row family, in the order the model declares them."""
 

@@ -18,11 +18,13 @@ import pyomo.environ as pyo
 from pyomo.repn.linear import LinearRepnVisitor
 from pyomo.repn.util import VarRecorder
 
-from optimizer.milp.model import Formulation
+from optimizer.milp.model import LAZY_FAMILIES, Formulation
 from optimizer.milp.support import (
     WORTHWHILE_INTEGERS,
+    SparseRows,
+    add_rows,
     integer_columns,
-    relaxed_support,
+    relax,
     restricted_start,
 )
 from sites.errors import FatalError
@@ -69,10 +71,11 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Compiled:
-    """A model as HiGHS takes it, and the Pyomo variable of each column."""
+    """A model as HiGHS takes it, the Pyomo variable of each column, and rows held back."""
 
     lp: Any
     columns: tuple[Any, ...]
+    lazy: SparseRows
 
 
 def compile_model(formulation: Formulation) -> Compiled:
@@ -95,9 +98,26 @@ def compile_model(formulation: Formulation) -> Compiled:
         prices[column_of[variable_id]] = coefficient
     lp.col_cost_ = prices
     lp.offset_ = float(cost.constant)
+    rows = list(model.component_data_objects(pyo.Constraint, active=True, descend_into=True))
+    lazy: list[Any] = []
+    eager: list[Any] = []
+    for row in rows:
+        is_lazy = row.parent_component().local_name in LAZY_FAMILIES
+        (lazy if is_lazy else eager).append(row)
+    first = _sparse(eager, visitor, column_of)
+    lp.num_row_ = first.count
+    lp.row_lower_, lp.row_upper_ = first.lower, first.upper
+    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
+    lp.a_matrix_.start_ = first.start
+    lp.a_matrix_.index_ = first.index
+    lp.a_matrix_.value_ = first.value
+    return Compiled(lp=lp, columns=columns, lazy=_sparse(lazy, visitor, column_of))
+
+
+def _sparse(rows: list[Any], visitor: Any, column_of: Mapping[int, int]) -> SparseRows:
     starts, index, value = [0], [], []
     lower, upper = [], []
-    for row in model.component_data_objects(pyo.Constraint, active=True, descend_into=True):
+    for row in rows:
         low, body, high = row.to_bounded_expression(evaluate_bounds=True)
         terms = visitor.walk_expression(body)
         assert terms.nonlinear is None, row.name
@@ -107,13 +127,13 @@ def compile_model(formulation: Formulation) -> Compiled:
         starts.append(len(index))
         lower.append(-highspy.kHighsInf if low is None else low - terms.constant)
         upper.append(highspy.kHighsInf if high is None else high - terms.constant)
-    lp.num_row_ = len(lower)
-    lp.row_lower_, lp.row_upper_ = np.array(lower), np.array(upper)
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = np.array(starts, dtype=np.int32)
-    lp.a_matrix_.index_ = np.array(index, dtype=np.int32)
-    lp.a_matrix_.value_ = np.array(value, dtype=np.float64)
-    return Compiled(lp=lp, columns=columns)
+    return SparseRows(
+        start=np.array(starts, dtype=np.int32),
+        index=np.array(index, dtype=np.int32),
+        value=np.array(value, dtype=np.float64),
+        lower=np.array(lower, dtype=np.float64),
+        upper=np.array(upper, dtype=np.float64),
+    )
 
 
 def _set_columns(lp: Any, columns: tuple[Any, ...]) -> None:
@@ -130,9 +150,19 @@ def run(compiled: Compiled, budget: Budget, *, start: Mapping[str, int] | None =
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """
-    guess = _columns_of(compiled, start) if start is not None else _own_start(compiled, budget)
+    relaxed = None
+    if len(integer_columns(compiled.lp)) >= WORTHWHILE_INTEGERS:
+        relaxed = relax(_fresh(budget), compiled.lp, lazy=compiled.lazy)
+    guess = None
+    if start is not None:
+        guess = _columns_of(compiled, start)
+    elif relaxed is not None:
+        shorter = _fresh(_shorter(budget))
+        guess = restricted_start(shorter, compiled.lp, relaxed=relaxed)
     highs = _fresh(budget)
     _must(highs.passModel(compiled.lp), "take the model")
+    if relaxed is not None:
+        add_rows(highs, relaxed.needed)
     if guess:
         index, value = np.array(list(guess), dtype=np.int32), np.array(list(guess.values()))
         _must(highs.setSolution(len(guess), index, value), "take the first guess")
@@ -140,19 +170,13 @@ def run(compiled: Compiled, budget: Budget, *, start: Mapping[str, int] | None =
     return _answer(highs, compiled)
 
 
-def _own_start(compiled: Compiled, budget: Budget) -> dict[int, float] | None:
-    if len(integer_columns(compiled.lp)) < WORTHWHILE_INTEGERS:
-        return None
-    support = relaxed_support(_fresh(budget), compiled.lp)
-    if support is None:
-        return None
-    shorter = replace(
+def _shorter(budget: Budget) -> Budget:
+    return replace(
         budget,
         gap=max(budget.gap / 4, _START_GAP),
         nodes=min(budget.nodes, _START_NODES),
         time_s=budget.time_s / 4,
     )
-    return restricted_start(_fresh(shorter), compiled.lp, support=support)
 
 
 def _columns_of(compiled: Compiled, start: Mapping[str, int]) -> dict[int, float]:

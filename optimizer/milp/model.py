@@ -37,6 +37,10 @@ COUNTED_FAMILIES = frozenset({"pool_accelerators", "replica_floor", "replica_cap
 """Elastic families whose excess is a whole number."""
 
 
+LAZY_FAMILIES = frozenset({"arc_link"})
+"""Families implied by the others for whole replicas, of which a search takes what it needs."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Elasticity:
     """What gives way: `slack` is added to a row's limit for nothing; rows of `families` get an

@@ -1,22 +1,73 @@
-"""A good first plan for a large search: the same problem over the groups its relaxation uses.
+"""A tighter relaxation and a good first plan for a large search.
 
-Decides only where the search starts; it carries no bound and proves nothing. The linear relaxation
-uses a few dozen replica groups of thousands, and whole replicas of those alone come within a
-fraction of a percent (measured on generated fleets of 14 sites: 0.3-0.7 % in a second, where the
-whole search takes ten times that to its first good plan).
+Decides which lazy rows the search gets and where it starts; neither changes which whole plans are
+allowed, and nothing here proves anything. The linear relaxation, tightened round by round with the
+lazy rows it breaks, uses a few dozen replica groups of thousands; the same problem over those alone
+gives the first plan. On generated fleets of 14 sites that comes within 0.3-0.7 % in a second, where
+the whole search takes ten times that to its first good plan; on the European example fleet the lazy
+rows took a search to 2 % from 27 s to 6 s.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import highspy
 import numpy as np
+from numpy.typing import NDArray
 
 WORTHWHILE_INTEGERS = 300
 """Below this many integer columns the whole search is as quick."""
 
 _USED = 1e-6
+_BROKEN = 1e-6
+_MOST_ROUNDS = 8
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SparseRows:
+    """Rows in compressed form: row i holds ``index[start[i]:start[i+1]]`` and the like."""
+
+    start: NDArray[np.int32]
+    index: NDArray[np.int32]
+    value: NDArray[np.float64]
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.lower)
+
+    def only(self, rows: NDArray[np.intp]) -> SparseRows:
+        """Some of the rows, in the order given."""
+        spans = [np.arange(self.start[r], self.start[r + 1]) for r in rows]
+        entries = np.concatenate(spans) if spans else np.zeros(0, dtype=np.intp)
+        lengths = [len(span) for span in spans]
+        return SparseRows(
+            start=np.concatenate(([0], np.cumsum(lengths))).astype(np.int32),
+            index=self.index[entries],
+            value=self.value[entries],
+            lower=self.lower[rows],
+            upper=self.upper[rows],
+        )
+
+    def broken_at(self, point: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Rows that a point breaks by more than the tolerance."""
+        if self.count == 0:
+            return np.zeros(0, dtype=np.intp)
+        activity = np.add.reduceat(self.value * point[self.index], self.start[:-1])
+        outside = (activity > self.upper + _BROKEN) | (activity < self.lower - _BROKEN)
+        return np.nonzero(outside)[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relaxed:
+    """What the tightened relaxation says: integer columns above 0, lazy rows it needed."""
+
+    support: frozenset[int]
+    needed: SparseRows
 
 
 def integer_columns(lp: Any) -> list[int]:
@@ -25,32 +76,49 @@ def integer_columns(lp: Any) -> list[int]:
     return [at for at, kind in enumerate(lp.integrality_) if kind == integer]
 
 
-def relaxed_support(highs: Any, lp: Any) -> frozenset[int] | None:
-    """Integer columns above 0 in the linear relaxation, or None where it has no optimum.
+def add_rows(highs: Any, rows: SparseRows) -> None:
+    """Append rows to a model that HiGHS already holds."""
+    if rows.count:
+        entries = len(rows.index)
+        highs.addRows(
+            rows.count, rows.lower, rows.upper, entries, rows.start[:-1], rows.index, rows.value
+        )
+
+
+def relax(highs: Any, lp: Any, *, lazy: SparseRows) -> Relaxed | None:
+    """Solve the linear relaxation, adding broken lazy rows until none is; None without optimum.
 
     `highs` is a fresh object with its options set; it is used up.
     """
     highs.passModel(lp)
-    columns = np.arange(lp.num_col_, dtype=np.int32)
-    continuous = np.zeros(lp.num_col_, dtype=np.uint8)
-    assert int(highspy.HighsVarType.kContinuous) == 0
-    highs.changeColsIntegrality(lp.num_col_, columns, continuous)
-    highs.run()
-    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        return None
-    values = highs.getSolution().col_value
-    return frozenset(at for at in integer_columns(lp) if values[at] > _USED)
+    continuous = np.full(lp.num_col_, int(highspy.HighsVarType.kContinuous), dtype=np.uint8)
+    highs.changeColsIntegrality(lp.num_col_, np.arange(lp.num_col_, dtype=np.int32), continuous)
+    needed: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
+    values: NDArray[np.float64] = np.zeros(0)
+    for _ in range(_MOST_ROUNDS):
+        highs.run()
+        if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            return None
+        values = np.array(highs.getSolution().col_value)
+        broken = np.setdiff1d(lazy.broken_at(values), needed)
+        if len(broken) == 0:
+            break
+        add_rows(highs, lazy.only(broken))
+        needed = np.concatenate((needed, broken))
+    support = frozenset(at for at in integer_columns(lp) if values[at] > _USED)
+    return Relaxed(support=support, needed=lazy.only(np.sort(needed)))
 
 
-def restricted_start(highs: Any, lp: Any, *, support: frozenset[int]) -> dict[int, float] | None:
-    """Whole values of the integer columns from a search over `support` alone, or None.
+def restricted_start(highs: Any, lp: Any, *, relaxed: Relaxed) -> dict[int, float] | None:
+    """Whole values of the integer columns from a search over the support alone, or None.
 
     `highs` is a fresh object with its options (budget) set; it is used up.
     """
     highs.passModel(lp)
+    add_rows(highs, relaxed.needed)
     whole = integer_columns(lp)
     for at in whole:
-        if at not in support and lp.col_lower_[at] <= 0:
+        if at not in relaxed.support and lp.col_lower_[at] <= 0:
             highs.changeColBounds(at, 0.0, 0.0)
     highs.run()
     feasible = highspy.SolutionStatus.kSolutionStatusFeasible

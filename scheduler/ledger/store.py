@@ -114,7 +114,7 @@ class Ledger:
         """
         if not _KIND.match(kind):
             raise RefusedError(f"ledger: {kind!r} is not an entry kind; use letters, digits, . _")
-        data = payload if isinstance(payload, bytes) else canonical_json(payload)
+        data = payload if isinstance(payload, bytes) else _canonical(kind, payload)
         try:
             data.decode()
         except UnicodeDecodeError as fault:

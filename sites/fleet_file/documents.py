@@ -46,13 +46,16 @@ class Measure:
         return {"anyOf": [single, day]}
 
 
+@dataclass(frozen=True, kw_only=True)
 class PartOfWhole:
-    """Field type of a part of a whole: 0 to 1, or a percentage."""
+    """Field type of a part of a whole: 0 to 1 (`positive`: not 0), or a percentage."""
+
+    positive: bool = False
 
     def __get_pydantic_core_schema__(
         self, source: Any, handler: GetCoreSchemaHandler
     ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(q.fraction)
+        return core_schema.no_info_plain_validator_function(q.part(positive=self.positive))
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         percent = {"type": "string", "pattern": r"^\s*[0-9.]+\s*%\s*$", "examples": ["80 %"]}
@@ -81,6 +84,7 @@ TokenPrice = Annotated[float, Measure(dimension=q.TOKEN_PRICE)]
 CarbonPrice = Annotated[float, Measure(dimension=q.CARBON_PRICE)]
 TokenRate = Annotated[float, Measure(dimension=q.TOKEN_RATE)]
 Fraction = Annotated[float, PartOfWhole()]
+PositiveFraction = Annotated[float, PartOfWhole(positive=True)]
 Number = Annotated[
     float, BeforeValidator(lambda v: float(v) if type(v) is int else v), Field(allow_inf_nan=False)
 ]
@@ -306,7 +310,7 @@ class ReplicaBound(Sourced):
 class PlanPolicySpec(Sourced):
     """Prices, weights and limits plans are made under."""
 
-    utilisation_ceiling: Fraction = about("Part of a serving point's throughput used.", 0.8, gt=0)
+    utilisation_ceiling: PositiveFraction = about("Part of a serving point's throughput used.", 0.8)
     shed_price: TokenPrice = about("Unserved output tokens at priority 9; x (10 - priority).", 50.0)
     carbon_price: CarbonPrice = about("Price of emissions.", 0.0)
     migration_price: MemoryPrice = about("Price of moving weights to start a replica.", 0.0)

@@ -192,6 +192,18 @@ def series(dimension: Dimension) -> Callable[[Any], tuple[float, ...]]:
     return read
 
 
+def part(*, positive: bool) -> Callable[[Any], float]:
+    """A validator that reads a part of a whole, zero refused where it must be `positive`."""
+
+    def read(value: Any) -> float:
+        found = fraction(value)
+        if positive and found == 0:
+            raise _refuse("must be above 0")
+        return found
+
+    return read
+
+
 def fraction(value: Any) -> float:
     """Read a part of a whole: "80 %", or a number from 0 to 1."""
     if isinstance(value, str):

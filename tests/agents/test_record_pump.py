@@ -124,6 +124,34 @@ def test_unacknowledged_records_are_sent_again_after_a_while_and_on_a_new_stream
     assert pump.receive() == ["r0", "r1"]
 
 
+def test_steady_traffic_does_not_hide_that_a_batch_was_left_out(pump: Pump) -> None:
+    pump.write(line(0))
+    pump.turn()
+    assert pump.receive(ack=False) == ["r0"]
+    pump.received.clear()  # the control plane was too busy for that batch
+    for number in range(1, 1 + CONFIG.resend_ms // 1_000):
+        pump.clock.advance_ms(1_000)
+        pump.write(line(number))
+        pump.turn()
+    assert pump.receive(ack=False)[-6:] == [f"r{n}" for n in range(6)]
+
+
+def test_an_acknowledgement_that_repeats_itself_has_the_rest_sent_again(pump: Pump) -> None:
+    pump.write(line(0))
+    pump.turn()
+    assert pump.receive() == ["r0"]
+    pump.write(line(1), line(2))
+    pump.turn()
+    assert pump.receive(ack=False) == ["r1", "r2"]
+    asyncio.run(pump.pump.acknowledge(0))  # it crossed the batch on its way
+    pump.turn()
+    assert pump.receive(ack=False) == []
+    pump.clock.advance_ms(CONFIG.gap_ms)
+    asyncio.run(pump.pump.acknowledge(0))
+    pump.turn()
+    assert pump.receive() == ["r1", "r2"]
+
+
 def test_without_a_control_plane_records_wait_on_disk_across_restarts(pump: Pump) -> None:
     pump.uplink.connected = False
     pump.write(line(0))

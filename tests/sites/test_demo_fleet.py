@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from optimizer.reroute import reroute
 from optimizer.solve import solve
 from scheduler.fleet_problem import problem_of
 from sites.fleet_file import FleetDescription, load_fleet
@@ -29,7 +30,17 @@ def test_the_plan_uses_two_sites_or_more_and_routes_between_them(demo: FleetDesc
 
 
 @pytest.mark.parametrize("lost", ["osl-1", "rix-1", "waw-1"])
-def test_any_one_site_may_be_lost(demo: FleetDescription, lost: str) -> None:
+def test_losing_any_one_site_sheds_nothing_even_before_a_re_plan(
+    demo: FleetDescription, lost: str
+) -> None:
+    problem = problem_of(demo)
+    plan = solve(problem).plan
+    assert plan is not None
+    assert not reroute(problem, plan, lost_sites=(lost,)).shed
+
+
+@pytest.mark.parametrize("lost", ["osl-1", "rix-1", "waw-1"])
+def test_any_one_site_may_be_planned_without(demo: FleetDescription, lost: str) -> None:
     plan = solve(dataclasses.replace(problem_of(demo), lost_sites=(lost,))).plan
     assert plan is not None
     assert not plan.shed

@@ -10,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +22,7 @@ from typing import Any
 
 import psutil
 
-from agents.processes import ProcessRecord
+from agents.processes import ProcessRecord, package_env
 from benchmarks.fleets import fast_demo
 from scheduler.demo.clients import Answer, Caller, Tally, Traffic, tally
 from scheduler.demo.operator import Operator
@@ -53,6 +57,9 @@ class Stage:
 
     def __init__(self, folder: Path) -> None:
         self.clock = SystemClock()
+        self._refuse_dir = folder / "refuse"
+        self._refuse_dir.mkdir()
+        self._folder = folder
         self.fleet_dir = _fleet_files(folder)
         problem = read_problem((self.fleet_dir,))
         self.site_ids = tuple(sorted(s.site_id for s in problem.fleet.sites))
@@ -61,10 +68,10 @@ class Stage:
             fleet_dir=self.fleet_dir,
             site_ids=self.site_ids,
             clock=self.clock,
-            runtime="simulated",
+            runtime="command",
+            agent_options=("--command", _launcher(folder, refuse=self._refuse_dir)),
         )
         self.operator = Operator(state_dir=self.fleet.state_dir, clock=self.clock)
-        self.plan_path = folder / "drill.plan"
         self._callers: tuple[Caller, ...] = ()
 
     # Raising and striking the fleet.
@@ -73,8 +80,7 @@ class Stage:
         """Start it, plan, apply."""
         asyncio.run(self.fleet.start(lambda _: None))
         self.operator.until_connected(timeout_s=PATIENCE_S)
-        self.operator.must("plan", "--out", str(self.plan_path))
-        self.operator.must("apply", str(self.plan_path), "--yes")
+        self.operator.must("apply", str(self.plan(self.fleet_dir)), "--yes")
         planned = sum(c.requests_per_s for c in self.operator.callers())
         self._callers = self.operator.callers(rate_factor=REQUESTS_PER_S / planned)
 
@@ -115,10 +121,10 @@ class Stage:
         counts = dict(tally(answers).by_site)
         return max(sorted(counts), key=lambda s: counts[s])
 
-    def held_records(self) -> dict[str, int]:
+    def held_records(self) -> Counter[str]:
         """Records in the ledger per site; the ledger refuses a gap, so this is the newest + 1."""
         with LedgerReader.open(self.fleet.state_dir / "ledger") as reader:
-            return {s: n + 1 for s, n in reader.acked_by_site().items()}
+            return Counter({s: n + 1 for s, n in reader.acked_by_site().items()})
 
     # Doing.
 
@@ -126,6 +132,46 @@ class Stage:
         """Run ``hinterland``; exit code, and both of its outputs."""
         done = self.operator.command(*arguments)
         return done.returncode, done.stdout + done.stderr
+
+    def begin(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start ``hinterland`` and do not wait for it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "scheduler.cli", "--context", str(self.fleet.state_dir)]
+            + list(arguments),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | package_env(),
+        )
+
+    def plan(self, fleet_dir: Path) -> Path:
+        """Plan for these fleet files; returns where the plan was saved."""
+        path = self._folder / f"{fleet_dir.name}.plan"
+        self.operator.must("plan", "-f", str(fleet_dir), "--out", str(path))
+        return path
+
+    def wider_fleet(self) -> Path:
+        """The same fleet, asked to keep a second replica at rix-1 and one at osl-1."""
+        target = self._folder / "wider"
+        if not target.exists():
+            shutil.copytree(self.fleet_dir, target)
+            path = target / "models.yaml"
+            text, old = path.read_text(), "{site: rix-1, variant: smollm2-135m-q4, fewest: 1}"
+            assert old in text, f"{path.name} no longer says {old!r}"
+            second = old.replace("fewest: 1", "fewest: 2")
+            more = f"{second}\n    - {old.replace('rix-1', 'osl-1')}"
+            path.write_text(text.replace(old, more))
+        return target
+
+    @contextmanager
+    def refusing(self, site_id: str) -> Iterator[None]:
+        """New model servers of that site end as soon as they start."""
+        marker = self._refuse_dir / site_id
+        marker.touch()
+        try:
+            yield
+        finally:
+            marker.unlink()
 
     def wait(self, seconds: float) -> None:
         """Let traffic flow."""
@@ -198,7 +244,7 @@ class Stage:
 
 def is_at_rest(view: FleetView) -> bool:
     """Everybody connected and healthy, nothing under way, ranks and ready replicas as desired."""
-    if view.rollout_receipt_id or view.solving or view.problem.lost_sites:
+    if view.rollout_receipt_id or view.solving or any(s.lost for s in view.sites):
         return False
     return view.plan is not None and all(_is_as_wanted(s, view) for s in view.sites)
 
@@ -232,6 +278,27 @@ def _fleet_files(folder: Path) -> Path:
         text = text.replace(demo, drill)
     path.write_text(text)
     return target
+
+
+def _launcher(folder: Path, *, refuse: Path) -> str:
+    """Command template of a simulated model server that a site can be made to refuse."""
+    script = folder / "launch.sh"
+    script.write_text(
+        f"""#!/bin/sh
+# The agent tells every child where its record lies: sites/<site>/run/<name>.json
+site=$(basename "$(dirname "$(dirname "$HINTERLAND_PROCESS")")")
+if [ -e "{refuse}/$site" ]; then
+  echo "no licence for this model server" >&2
+  exit 3
+fi
+exec {sys.executable} -m agents.runtimes.simulated_server "$@"
+"""
+    )
+    pace = "--ttft-ms 20 --tpot-ms 2 --decode-tok-s 20000 --start-ms 500"
+    return (
+        f"sh {script} --host {{host}} --port {{port}} --variant {{variant}} "
+        f"--concurrency {{concurrency}} {pace}"
+    )
 
 
 def _wait_gone(pid: int) -> None:

@@ -7,21 +7,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import highspy
+import numpy as np
 import pytest
 
 from optimizer.arcs import find_arcs
 from optimizer.milp.formulate import budget_of, formulate
 from optimizer.milp.highs import Budget, PointStatus, compile_model, run
 from optimizer.milp.model import lp_text
-from optimizer.milp.support import integer_columns, relaxed_support, restricted_start
+from optimizer.milp.support import add_rows, integer_columns, relax, restricted_start
 from tests.optimizer import builders as b
-from tests.optimizer.milp.cases import crowded
+from tests.optimizer.milp.cases import crowded, tough
 
 BUDGET = Budget(gap=0.0, nodes=10_000, time_s=60.0)
 
 
 def test_the_matrix_handed_over_is_the_one_pyomo_writes(tmp_path: Path) -> None:
-    problem = b.two_sites(classes=[b.traffic_class(spread_sites=2, bytes_per_request=1e4)])
+    problem = b.two_sites(
+        classes=[b.traffic_class(rate_rps=6.0, spread_sites=2, bytes_per_request=1e4)]
+    )
     formulation = formulate(problem, find_arcs(problem).arcs)
     path = tmp_path / "model.lp"
     path.write_text(lp_text(formulation), encoding="ascii")
@@ -35,8 +38,11 @@ def test_the_matrix_handed_over_is_the_one_pyomo_writes(tmp_path: Path) -> None:
 
     assert reader.getInfo().objective_function_value == pytest.approx(handed.cost, rel=1e-9)
     written, ours = reader.getLp(), compiled.lp
-    assert written.num_row_ == ours.num_row_
-    assert sorted(written.a_matrix_.value_) == pytest.approx(sorted(ours.a_matrix_.value_))
+    assert written.num_row_ == ours.num_row_ + compiled.lazy.count
+    assert compiled.lazy.count > 0
+    assert sorted(written.a_matrix_.value_) == pytest.approx(
+        sorted([*ours.a_matrix_.value_, *compiled.lazy.value])
+    )
     assert _priced(written.col_cost_) == pytest.approx(_priced(ours.col_cost_))
 
 
@@ -81,14 +87,36 @@ def test_presolve_on_and_off_agree() -> None:
 def test_the_start_is_whole_within_the_support_and_near_the_optimum() -> None:
     problem = crowded()
     compiled = compile_model(formulate(problem, find_arcs(problem).arcs))
-    support = relaxed_support(_quiet(), compiled.lp)
-    assert support is not None
-    start = restricted_start(_quiet(), compiled.lp, support=support)
+    relaxed = relax(_quiet(), compiled.lp, lazy=compiled.lazy)
+    assert relaxed is not None
+    start = restricted_start(_quiet(), compiled.lp, relaxed=relaxed)
 
     assert start is not None
     assert set(start) == set(integer_columns(compiled.lp))
-    assert {at for at, value in start.items() if value > 0} <= support
-    assert len(support) < len(start) / 4
+    assert {at for at, value in start.items() if value > 0} <= relaxed.support
+    assert len(relaxed.support) < len(start) / 4
+
+
+def test_lazy_rows_tighten_the_relaxation_and_cut_off_no_whole_plan() -> None:
+    problem = tough(node_limit=100)
+    compiled = compile_model(formulate(problem, find_arcs(problem).arcs))
+    relaxed = relax(_quiet(), compiled.lp, lazy=compiled.lazy)
+    assert relaxed is not None
+    assert 0 < relaxed.needed.count < compiled.lazy.count
+    plain, tight, point = _quiet(), _quiet(), run(compiled, replace(BUDGET, gap=0.05))
+    for one in (plain, tight):
+        one.passModel(compiled.lp)
+        one.setOptionValue("solve_relaxation", True)
+    add_rows(tight, compiled.lazy)
+    for one in (plain, tight):
+        one.run()
+
+    looser, tighter = (one.getInfo().objective_function_value for one in (plain, tight))
+    assert looser < tighter <= point.cost + 1e-9
+    best = np.array(
+        [point.values[v.parent_component().local_name][v.index()] for v in compiled.columns]
+    )
+    assert len(compiled.lazy.broken_at(best)) == 0
 
 
 def test_a_large_search_with_its_own_start_keeps_its_promise() -> None:
