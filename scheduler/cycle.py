@@ -330,7 +330,9 @@ class Cycle:
         order = Order(receipt_id=event.receipt_id, reason=ChangeReason.RESUME, undoes=stopped)
         desired = self._state.desired
         if desired is None or desired.accepted.receipt_id != stopped:
-            message = f"{stopped or 'no change'} is not what the fleet is to become any more"
+            message = f"change {stopped!r} is not what the fleet is to become any more"
+            if not stopped:
+                message = "no change has stopped: there is nothing to finish"
             return self._conclude(order, RolloutState.REJECTED, message, now_ms)
         return self._planner.put_back(order, desired.accepted, now_ms)
 

@@ -45,7 +45,7 @@ def read_problem(
     paths: tuple[Path, ...], *, period: int = 0, plan_policy: Mapping[str, Any] | None = None
 ) -> Problem:
     """Read fleet files and folders into a problem; raises RefusedError with every fault at once."""
-    from sites.fleet_file import load_fleet
+    from sites.fleet_file import load_fleet  # noqa: PLC0415 - see the head of this file
 
     return problem_of(load_fleet(paths), period=period, plan_policy=plan_policy)
 

@@ -87,7 +87,9 @@ def dump_plan(saved: SavedPlan) -> str:
 
 
 def write_plan(path: Path, saved: SavedPlan) -> None:
-    """Write a plan file whole or not at all."""
+    """Write a plan file whole or not at all; raises RefusedError where that cannot be."""
+    if not path.name or (path.exists() and not path.is_file()):
+        raise RefusedError(f"{path}: plan not written: not the name of a plain file; name another")
     temporary = path.with_name(f".{path.name}.new")
     try:
         temporary.write_text(dump_plan(saved), encoding="utf-8")
@@ -100,9 +102,11 @@ def write_plan(path: Path, saved: SavedPlan) -> None:
 def read_plan(path: Path) -> SavedPlan:
     """Read and check a plan file; raises RefusedError for anything but what was written."""
     try:
-        if path.stat().st_size > PLAN_FILE_BYTES_MAX:
+        with path.open("rb") as file:  # a device has no size: read no more than is allowed
+            data = file.read(PLAN_FILE_BYTES_MAX + 1)
+        if len(data) > PLAN_FILE_BYTES_MAX:
             raise RefusedError(f"{path}: larger than {PLAN_FILE_BYTES_MAX} bytes; not a plan file")
-        text = path.read_text(encoding="utf-8")
+        text = data.decode()
     except OSError as fault:
         raise RefusedError(f"{path}: {fault.strerror}") from fault
     except UnicodeDecodeError as fault:

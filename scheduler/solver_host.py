@@ -19,7 +19,7 @@ NICENESS = 5
 
 
 def main() -> None:
-    """Answer ``(problem, plan in force or None)`` with ``("ok", outcome)`` or ``("failed", why)``."""
+    """Answer (problem, plan in force or None) with ("ok", outcome) or ("failed", why)."""
     os.nice(NICENESS)
     connection = Connection(int(sys.argv[1]))
     connection.send(("ready", None))

@@ -33,9 +33,10 @@ class CycleConfig:
     """Times (ms) of the control loop.
 
     A site whose agent is silent is lost at once when every peer gateway heard within
-    `peer_fresh_ms` calls it unhealthy, after `lost_after_ms` when no peer has an opinion; it counts
-    as back after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms`.
-    A difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
+    `peer_fresh_ms` calls it unhealthy, after `lost_after_ms` when no peer has an opinion. A site
+    not heard of since the control plane started gets `first_contact_ms` to come; it counts as back
+    after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms`. A
+    difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
     attempt of the loop itself repeated after `retry_after_ms`, `retry_limit` times in a row.
     `solve_timeout_ms` bounds the wait for a solve. `auto_replan` off: the loop reroutes but leaves
     full re-plans to operators. `use_forecast`: plan for the rates gateways counted (sampled every
@@ -44,6 +45,7 @@ class CycleConfig:
 
     lost_after_ms: int = 5_000
     peer_fresh_ms: int = 1_500
+    first_contact_ms: int = 15_000
     back_after_ms: int = 1_000
     verdict_timeout_ms: int = 10_000
     reconcile_after_ms: int = 3_000

@@ -53,6 +53,8 @@ def returns(state: CycleState, now_ms: int) -> tuple[str, ...]:
 
 def _evidence(state: CycleState, site: SiteState, now_ms: int) -> str:
     """Why `site`, whose agent is silent, is lost; "" if it is not (yet)."""
+    if not site.heard_at_ms and now_ms - state.started_at_ms < state.config.first_contact_ms:
+        return ""  # the fleet may be starting with us: not silent, only not here yet
     opinions = _opinions(state, site.site_id, now_ms)
     agent = f"agent {site.connection} ({site.connection_reason})"
     if any(opinions.values()):

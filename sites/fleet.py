@@ -18,6 +18,8 @@ from sites.units import (
     require_unique,
 )
 
+PORT_MAX = 65_535
+
 
 class SupplyKind(StrEnum):
     """Where a power supply comes from."""
@@ -113,6 +115,14 @@ class SiteGateway:
     peer_address: str
 
 
+def _require_addresses(gateway: SiteGateway, *, field: str) -> None:
+    for address in (gateway.client_address, gateway.peer_address):
+        port = address.rpartition(":")[2]
+        if not (port.isdecimal() and 1 <= int(port) <= PORT_MAX):
+            raise InvalidFactError(f"{field}: {address}: a port lies between 1 and {PORT_MAX}")
+    require_unique((gateway.client_address, gateway.peer_address), field=f"{field}: addresses")
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Site:
     """A campus: power, hardware, law."""
@@ -135,6 +145,11 @@ class Site:
 
     def __post_init__(self) -> None:
         require_id(self.site_id, field="site_id")
+        if "/" in self.site_id:
+            raise InvalidFactError(
+                f'site {self.site_id}: a site\'s name has no "/" (folders and certificates carry '
+                "it); write - instead"
+            )
         require_country(self.country, field=f"site {self.site_id}: country")
         require_between(self.pue, low=1.0, high=10.0, field=f"site {self.site_id}: pue")
         require_between(self.latitude, low=-90, high=90, field=f"site {self.site_id}: latitude")
@@ -150,6 +165,8 @@ class Site:
             raise InvalidFactError(f"site {self.site_id}: no power supply; give at least one")
         require_unique((s.supply_id for s in self.supplies), field=f"site {self.site_id}: supplies")
         require_unique((p.pool_id for p in self.pools), field=f"site {self.site_id}: pools")
+        if self.gateway is not None:
+            _require_addresses(self.gateway, field=f"site {self.site_id}: gateway")
 
     def pool(self, pool_id: str) -> HardwarePool:
         """The pool of that id; raises KeyError."""
@@ -242,6 +259,8 @@ class Fleet:
         if not self.sites:
             raise InvalidFactError("fleet: no site; describe at least one site")
         require_unique((s.site_id for s in self.sites), field="fleet: sites")
+        peers = (s.gateway.peer_address for s in self.sites if s.gateway is not None)
+        require_unique(peers, field="fleet: peer addresses of gateways")
         require_unique((k.link_id for k in self.links), field="fleet: links")
         require_unique((m.market_id for m in self.markets), field="fleet: markets")
         known = {s.site_id for s in self.sites}

@@ -137,11 +137,10 @@ def _build_scalar(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
 
 def _unwritable(value: Any) -> str:
     """What keeps a scalar out of canonical JSON, which every fact has to have; "" if nothing."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            return f"{value!r} is not a finite number"
-        if isinstance(value, int) and abs(value) > INTEGER_MAX:
-            return f"an integer of {value.bit_length()} bits is beyond the limit of 53 bits"
+    if isinstance(value, int) and abs(value) > INTEGER_MAX:
+        return f"an integer of {value.bit_length()} bits is beyond the limit of 53 bits"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value!r} is not a finite number"
     if isinstance(value, str) and not value.isascii():
         try:
             value.encode()

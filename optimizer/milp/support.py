@@ -64,7 +64,7 @@ class SparseRows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relaxed:
-    """What the tightened relaxation says: integer columns above 0, lazy rows it needed."""
+    """What the relaxation says: integer columns above 0 in any round, lazy rows it needed."""
 
     support: frozenset[int]
     needed: SparseRows
@@ -94,19 +94,20 @@ def relax(highs: Any, lp: Any, *, lazy: SparseRows) -> Relaxed | None:
     continuous = np.full(lp.num_col_, int(highspy.HighsVarType.kContinuous), dtype=np.uint8)
     highs.changeColsIntegrality(lp.num_col_, np.arange(lp.num_col_, dtype=np.int32), continuous)
     needed: NDArray[np.intp] = np.zeros(0, dtype=np.intp)
-    values: NDArray[np.float64] = np.zeros(0)
+    used: set[int] = set()
+    whole = integer_columns(lp)
     for _ in range(_MOST_ROUNDS):
         highs.run()
         if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         values = np.array(highs.getSolution().col_value)
+        used.update(at for at in whole if values[at] > _USED)
         broken = np.setdiff1d(lazy.broken_at(values), needed)
         if len(broken) == 0:
             break
         add_rows(highs, lazy.only(broken))
         needed = np.concatenate((needed, broken))
-    support = frozenset(at for at in integer_columns(lp) if values[at] > _USED)
-    return Relaxed(support=support, needed=lazy.only(np.sort(needed)))
+    return Relaxed(support=frozenset(used), needed=lazy.only(np.sort(needed)))
 
 
 def restricted_start(highs: Any, lp: Any, *, relaxed: Relaxed) -> dict[int, float] | None:

@@ -163,7 +163,9 @@ def _change_routes(parts: ApiParts) -> APIRouter:
         return await _submitted(control, receipt_id, event)
 
     @router.post("/rollouts/{verb}", status_code=202)
-    async def again(verb: str, receipt_id: Annotated[str, Body(embed=True)] = "") -> dict[str, str]:
+    async def again(
+        verb: str, receipt_id: Annotated[str, Body(embed=True, max_length=200)] = ""
+    ) -> dict[str, str]:
         """`resume` or `undo` a change."""
         new_id = control.new_receipt_id(verb)
         if verb == "resume":
@@ -192,7 +194,9 @@ def _change_routes(parts: ApiParts) -> APIRouter:
         return await _submitted(control, new_id, event)
 
     @router.post("/replan", status_code=202)
-    async def replan(reason: Annotated[str, Body(embed=True)] = "") -> dict[str, str]:
+    async def replan(
+        reason: Annotated[str, Body(embed=True, max_length=1_000)] = "",
+    ) -> dict[str, str]:
         """Solve now and put the answer into force."""
         new_id = control.new_receipt_id("replan")
         event = ReplanRequested(receipt_id=new_id, reason=reason)

@@ -77,10 +77,11 @@ def install(app: FastAPI) -> None:
         told = [f"{'.'.join(str(p) for p in e['loc'])}: {e['msg']}" for e in fault.errors()]
         return problem(status=422, code="refused", detail="; ".join(told), violations=[])
 
-    async def http(_: Request, fault: Exception) -> Response:
+    async def http(request: Request, fault: Exception) -> Response:
         assert isinstance(fault, HTTPException)
         code = _STATUS_CODES.get(fault.status_code, "http_error")
-        return problem(status=fault.status_code, code=code, detail=str(fault.detail))
+        detail = f"{request.method} {request.url.path}: {fault.detail}"
+        return problem(status=fault.status_code, code=code, detail=detail)
 
     async def mistake(_: Request, fault: Exception) -> Response:
         detail = f"internal error: {type(fault).__name__}; see the server's log"

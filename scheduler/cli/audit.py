@@ -13,7 +13,7 @@ import click
 
 from scheduler.cli.client import NoServerError, connected
 from scheduler.cli.output import CliError, Column, ExitCode, Output
-from scheduler.cli.session import Group, Session, pass_session
+from scheduler.cli.session import GivenPath, Group, Session, pass_session
 from scheduler.cli.times import parse_time, show_time
 
 if TYPE_CHECKING:
@@ -155,12 +155,12 @@ def _show_completeness(out: Output, report: ResidencyReport) -> None:
 
 
 @audit.command("verify")
-@click.argument("export", required=False, type=click.Path(path_type=Path))
+@click.argument("export", required=False, type=GivenPath())
 @click.option("--key", default="", help="The log's public key, received from elsewhere.")
 @click.option(
     "--seen",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="A checkpoint received earlier; shows cuts and forks.",
 )
 @pass_session
@@ -182,9 +182,7 @@ def verify(session: Session, export: Path | None, key: str, seen: tuple[Path, ..
 
 
 @audit.command("export")
-@click.option(
-    "--out", "folder", required=True, type=click.Path(path_type=Path), help="A new folder."
-)
+@click.option("--out", "folder", required=True, type=GivenPath(), help="A new folder.")
 @pass_session
 def export(session: Session, folder: Path) -> None:
     """Copy the whole ledger into a folder, with the program that checks it anywhere."""

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from scheduler.cli.output import CliError, ExitCode
 
@@ -61,7 +62,7 @@ class Api:
         from scheduler.receipt import Receipt
         from sites.plain import from_plain
 
-        plain = self.get(f"/v1/receipts/{receipt_id}", wait_ms=wait_ms, seen=seen or None)
+        plain = self.get(f"/v1/receipts/{segment(receipt_id)}", wait_ms=wait_ms, seen=seen or None)
         return from_plain(Receipt, plain)
 
     def _call(self, method: str, path: str, **settings: Any) -> Any:
@@ -81,6 +82,13 @@ class Api:
             f"server at {self._where} does not answer ({type(fault).__name__}); "
             "is `hinterland up` running?",
         )
+
+
+def segment(name: str) -> str:
+    """A name somebody typed as one segment of a path, whatever is in it."""
+    if name in ("", ".", "..") or "/" in name:
+        raise CliError(ExitCode.ERROR, f"{name!r} is no name of a site or change")
+    return quote(name, safe="")
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scheduler.cli.client import Api, connected
+from scheduler.cli.client import Api, connected, segment
 from scheduler.cli.output import CliError, Column, ExitCode, Output, count, money
 from scheduler.cli.rollout import TIMEOUT, YES, finish, watch
 from scheduler.cli.session import Command, Group, Session, pass_session
@@ -69,7 +69,7 @@ def drain(session: Session, site_id: str, *, reason: str, yes: bool, timeout_s: 
 
 def _change(session: Session, site_id: str, verb: str, *, reason: str, timeout_s: float) -> None:
     with connected(session.state_dir) as api:
-        started = api.post(f"/v1/sites/{site_id}/{verb}", {"reason": reason})
+        started = api.post(f"/v1/sites/{segment(site_id)}/{verb}", {"reason": reason})
         finish(session, watch(session, api, started["receipt_id"], timeout_s=timeout_s))
 
 
@@ -117,7 +117,7 @@ def show_drill(out: Output, api: Api, site_id: str) -> bool:
     from sites.digest import to_plain
     from sites.plain import from_plain
 
-    drill = from_plain(Drill, api.get(f"/v1/sites/{site_id}/drill"))
+    drill = from_plain(Drill, api.get(f"/v1/sites/{segment(site_id)}/drill"))
     problem = api.state().problem
     rows = drill_rows(drill, problem)
     worse = any(row["result"] != "SERVED" for row in rows)

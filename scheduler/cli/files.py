@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from scheduler.cli.session import Command, Session, pass_session
+from scheduler.cli.session import Command, GivenPath, Session, pass_session
 
-FLEET_PATHS = click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+FLEET_PATHS = click.argument("paths", nargs=-1, required=True, type=GivenPath())
 
 
 @click.command(cls=Command)

@@ -14,7 +14,7 @@ import click
 from scheduler.cli import fleet_rows
 from scheduler.cli.client import connected
 from scheduler.cli.output import CliError, ExitCode
-from scheduler.cli.session import Command, Session, pass_session
+from scheduler.cli.session import Command, GivenPath, Session, pass_session
 
 if TYPE_CHECKING:
     from scheduler.view import FleetView
@@ -25,7 +25,7 @@ FILES = click.option(
     "--file",
     "paths",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Show what fleet files say instead of a running fleet.",
 )
 

@@ -14,7 +14,7 @@ import click
 
 from scheduler.cli.client import NoServerError, connected
 from scheduler.cli.output import CliError, ExitCode
-from scheduler.cli.session import Command, Session, pass_session
+from scheduler.cli.session import Command, GivenPath, Seconds, Session, pass_session
 
 if TYPE_CHECKING:
     from optimizer.outcome import Outcome
@@ -61,14 +61,12 @@ class Asked:
     "--file",
     "paths",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=GivenPath(),
     help="Fleet files or folders.  [default: the running server's fleet]",
 )
-@click.option("--out", "out_path", type=click.Path(path_type=Path), help="Save the plan for apply.")
+@click.option("--out", "out_path", type=GivenPath(), help="Save the plan for apply.")
 @click.option("--period", type=click.IntRange(0, 23), default=None, help="Hour of day (UTC).")
-@click.option(
-    "--time-limit", type=click.FloatRange(min=0, min_open=True), help="Most seconds to search."
-)
+@click.option("--time-limit", type=Seconds(min_open=True), help="Most seconds to search.")
 @click.option("--gap", type=Percent(), help="Stop within this distance of the best: 1% or 0.01.")
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if anything would change.")
 @FULL
@@ -89,6 +87,7 @@ def plan(
     given = {name: value for name, value in limits.items() if value is not None}
     asked = _ask(session, paths, period=period, plan_policy=given)
     outcome = _solve(session, asked)
+    _refuse_lawless(session, asked, outcome)
     saved = _saved(asked, outcome)
     if out_path is not None:
         from scheduler.plan_file import write_plan
@@ -158,6 +157,23 @@ def _solve(session: Session, asked: Asked) -> Outcome:
     raise CliError(ExitCode.INFEASIBLE, "\n".join(infeasible_lines(outcome)))
 
 
+def _refuse_lawless(session: Session, asked: Asked, outcome: Outcome) -> None:
+    """Refuse a fleet with a class that no site may serve even while every site is there."""
+    from scheduler.cli.plan_text import lawless_lines
+
+    assert outcome.plan is not None, "only an outcome with a plan is judged"
+    lines = lawless_lines(asked.problem, outcome.plan)
+    if not lines:
+        return
+    if not session.out.for_people:
+        session.out.data("plan", {"status": "policy_denied", "classes": lines})
+    head = (
+        "no plan: a traffic class has no lawful site; allow its policy a country, describe a site "
+        "where it may run, or remove the class"
+    )
+    raise CliError(ExitCode.POLICY_DENIED, "\n  ".join([head, *lines]))
+
+
 def _saved(asked: Asked, outcome: Outcome) -> SavedPlan:
     from scheduler.plan_file import Binding, SavedPlan, summary_of
     from sites.digest import digest
@@ -203,7 +219,7 @@ def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: 
 
 
 @click.command(cls=Command)
-@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.argument("plan_path", metavar="PLAN", type=GivenPath())
 @click.option("--why", "class_id", default="", metavar="CLASS", help="One class, site by site.")
 @FULL
 @pass_session
@@ -235,8 +251,8 @@ def _show_class(session: Session, saved: SavedPlan, class_id: str) -> None:
 
 
 @click.command(cls=Command)
-@click.argument("before_path", metavar="PLAN", type=click.Path(path_type=Path))
-@click.argument("after_path", metavar="[OTHER]", required=False, type=click.Path(path_type=Path))
+@click.argument("before_path", metavar="PLAN", type=GivenPath())
+@click.argument("after_path", metavar="[OTHER]", required=False, type=GivenPath())
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if they differ.")
 @FULL
 @pass_session

@@ -6,6 +6,7 @@ get their order and their colours.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,7 +14,10 @@ from optimizer.diff import DiffLine, Mark, PlanDiff, diff_lines, diff_plans
 from optimizer.explain import Explanation, explain_plan
 from optimizer.explain_text import REJECTED_SHOWN, binding_lines, rejected_lines, shed_lines
 from optimizer.outcome import Outcome, SolveStatus
+from optimizer.plan import Plan
+from optimizer.problem import Problem
 from scheduler.plan_file import SavedPlan
+from sites.units import WHOLE_BP
 
 Styled = tuple[str, str]
 """A line and the name of its colour ("" for none)."""
@@ -92,6 +96,19 @@ def _percent(part: float) -> str:
 
 def _styled(line: DiffLine) -> Styled:
     return line.text, _STYLES[line.mark] if line.mark is not None else ""
+
+
+def lawless_lines(problem: Problem, plan: Plan) -> list[str]:
+    """Of each class shed whole, why no site may lawfully serve it, lost sites counted as there."""
+    shed = {s.class_id for s in plan.shed if s.basis_points == WHOLE_BP}
+    if not shed:
+        return []
+    whole = dataclasses.replace(problem, lost_sites=())
+    explained = explain_plan(whole, plan).classes
+    lawless = tuple(
+        one for one in explained if one.class_id in shed and one.shed and not one.shed.lawful
+    )
+    return list(shed_lines(Explanation(classes=lawless, binding=())))
 
 
 def infeasible_lines(outcome: Outcome) -> list[str]:

@@ -13,7 +13,7 @@ import click
 
 from scheduler.cli.client import Api, connected
 from scheduler.cli.output import CliError, Column, ExitCode, Output
-from scheduler.cli.session import Command, Group, Session, pass_session
+from scheduler.cli.session import Command, GivenPath, Group, Seconds, Session, pass_session
 
 if TYPE_CHECKING:
     from scheduler.plan_file import SavedPlan
@@ -25,7 +25,7 @@ YES = click.option("--yes", is_flag=True, help="Do not ask.")
 TIMEOUT = click.option(
     "--timeout",
     "timeout_s",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     default=600.0,
     show_default=True,
     help="Seconds to watch; the rollout itself goes on.",
@@ -35,7 +35,7 @@ _STYLES = {"done": "green", "failed": "red", "refused": "red", "sent": "yellow"}
 
 
 @click.command(cls=Command)
-@click.argument("plan_path", metavar="PLAN", type=click.Path(path_type=Path))
+@click.argument("plan_path", metavar="PLAN", type=GivenPath())
 @click.option("--allow-empty", is_flag=True, help="Let a plan without any replica take effect.")
 @YES
 @TIMEOUT

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from scheduler.cli.output import CliError, ExitCode
-from scheduler.cli.session import Command, Session, pass_session
+from scheduler.cli.session import Command, GivenPath, Session, pass_session
 
 if TYPE_CHECKING:
     from scheduler.embedded import EmbeddedFleet
@@ -26,7 +26,7 @@ FLEET = click.option(
     "-f",
     "--fleet",
     "fleet_dir",
-    type=click.Path(path_type=Path, exists=True),
+    type=GivenPath(exists=True),
     default=DEMO_FLEET,
     help="Fleet files.  [default: the demo fleet]",
 )

@@ -5,6 +5,7 @@ Decides how the global options combine; what a command does with them is the com
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ import rich_click
 from scheduler.cli.output import FORMATS, Output
 
 DEFAULT_STATE_DIR = Path(".hinterland")
+SECONDS_MAX = 315_360_000
 
 
 @dataclass
@@ -38,6 +40,33 @@ class Session:
 
 
 pass_session = click.make_pass_decorator(Session, ensure=True)
+
+
+class GivenPath(click.Path):
+    """A path somebody gave: not the empty text of an unset variable, which would mean here."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(path_type=Path, **settings)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if str(value) == "":
+            self.fail("is empty; name a file or folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds that a clock can count: finite, 0 to 10 years."""
+
+    name = "seconds"
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(min=0, min_open=min_open, max=SECONDS_MAX)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):  # every comparison with NaN fails, so no range refuses it
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
 
 
 def _set_form(session: Session, value: str) -> None:
@@ -75,7 +104,7 @@ def _option(*names: str, store: Callable[[Session, Any], None], **settings: Any)
 
 def global_options() -> list[click.Parameter]:
     """Fresh copies of the options every command takes."""
-    context_dir = click.Path(file_okay=False, path_type=Path)
+    context_dir = GivenPath(file_okay=False)
     return [
         _option(
             "-o",

@@ -283,6 +283,13 @@ class Ledger:
                 raise FatalError(f"entry {entry.index} does not match its hash")
 
 
+def _canonical(kind: str, payload: Any) -> bytes:
+    try:
+        return canonical_json(payload)
+    except ValueError as fault:  # a number or text RFC 8785 cannot write
+        raise RefusedError(f"ledger: a {kind} payload has no canonical form: {fault}") from fault
+
+
 def _lock(directory: Path) -> int:
     handle = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

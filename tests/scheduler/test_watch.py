@@ -66,6 +66,17 @@ def test_silent_and_unhealthy_to_all_peers_is_lost_at_once(silence: ConnectionSt
     assert loss.evidence == (f"agent {silence} (stream broken); unhealthy to the gateways of b, c")
 
 
+def test_a_site_not_heard_of_since_the_start_gets_time_to_come() -> None:
+    state = fleet()
+    state.started_at_ms = NOW
+    state.site("a").heard_at_ms = state.site("a").changed_at_ms = 0
+    for age_ms, expected in ((state.config.first_contact_ms - 1, []), (20_000, ["a"])):
+        now_ms = NOW + age_ms
+        for peer in ("b", "c"):
+            opinion(state, peer, healthy=False, age_ms=-age_ms)
+        assert lost(state, now_ms) == expected
+
+
 def test_one_healthy_opinion_keeps_a_silent_site_however_long() -> None:
     state = fleet()
     opinion(state, "b", healthy=False)

@@ -188,6 +188,7 @@ class Stage:
             yield seen
         finally:
             seen.answers = running.stop()
+        print(seen.tally)
         failed = [a for a in seen.answers if not a.ok]
         assert len(seen.answers) > 10, "there was traffic"
         assert not failed, f"{len(failed)} of {len(seen.answers)} requests failed: {failed[:3]}"

@@ -108,10 +108,12 @@ def test_agent_killed_in_the_middle_of_a_rollout(stage: Stage) -> None:
         with stage.refusing(SITE):  # keeps its START under way while its agent is killed
             applying = stage.begin("apply", str(wider), "--yes")
             stage.until(
-                lambda v: bool(v.rollout_receipt_id)
-                and any(
-                    s.status is StepStatus.SENT and s.step.site_id == SITE
-                    for s in _newest(v).steps
+                lambda v: (
+                    bool(v.rollout_receipt_id)
+                    and any(
+                        s.status is StepStatus.SENT and s.step.site_id == SITE
+                        for s in _newest(v).steps
+                    )
                 ),
                 what="the rollout to be in the middle",
             )

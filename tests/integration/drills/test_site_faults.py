@@ -123,9 +123,7 @@ def test_whole_site_frozen_and_thawed(stage: Stage) -> None:
         finally:
             for record in frozen.values():
                 stage.kill(record, signal.SIGCONT)
-        stage.until(
-            lambda v: not any(s.lost for s in watch(v).sites), what=f"{SITE} to be back"
-        )
+        stage.until(lambda v: not any(s.lost for s in watch(v).sites), what=f"{SITE} to be back")
         after = watch(stage.settle())
         stage.wait(1.0)
     assert ranks == sorted(ranks), f"the applied rank of {SITE} fell: {ranks}"

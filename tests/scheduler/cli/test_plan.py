@@ -108,10 +108,13 @@ def test_an_infeasible_policy_says_what_to_relax(hinterland, tmp_path: Path) -> 
 
 def test_a_class_no_site_may_serve_is_named(hinterland, tmp_path: Path) -> None:
     path = _edited(tmp_path, ("processingCountries: [LV]", "processingCountries: [CH]"))
-    result = hinterland("plan", "-f", path)
-    assert result.code == 0
-    assert "chat/clinic  shed 100%" in result.out
-    assert "class chat/clinic, policy lv) may lawfully be served nowhere: rix-1: " in result.out
+    result = hinterland("plan", "-f", path, "--out", "p.plan")
+    assert (result.code, result.out) == (4, "")
+    assert not Path("p.plan").exists()
+    assert "class chat/clinic, policy lv) may lawfully be served nowhere: rix-1: " in result.err
+    assert "chat/shop" not in result.err
+    data = hinterland("plan", "-f", path, "-o", "json")
+    assert (data.code, json.loads(data.out)["status"]) == (4, "policy_denied")
 
 
 def test_why_one_class_runs_where_it_runs(hinterland) -> None:
