@@ -340,11 +340,14 @@ class Cycle:
         history = list(self._state.history)
         undone = event.undone_receipt_id or (history[-1].receipt_id if history else "")
         order = Order(receipt_id=event.receipt_id, reason=ChangeReason.UNDO, undoes=undone)
-        places = [i for i, one in enumerate(history) if one.receipt_id == undone]
-        if not places or places[-1] == 0:
+        place = max((i for i, one in enumerate(history) if one.receipt_id == undone), default=0)
+        # resumed or mended, a change is in the history again: before it is before all of these
+        while place and history[place - 1].plan_digest == history[place].plan_digest:
+            place -= 1
+        if not place:
             message = f"no plan is known from before {undone or 'the first change'}"
             return self._conclude(order, RolloutState.REJECTED, message, now_ms)
-        return self._planner.put_back(order, history[places[-1] - 1], now_ms)
+        return self._planner.put_back(order, history[place - 1], now_ms)
 
     def _newest_stopped(self) -> str:
         for receipt in reversed(self._state.receipts.values()):

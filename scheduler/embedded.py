@@ -7,20 +7,23 @@ left behind in the same state folder is ended before anything starts.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.processes import ProcessRecord, ProcessTable, package_env
+from agents.processes import ProcessRecord, ProcessTable, package_env, require_port_free
 from sites.clock import Clock
 from sites.errors import FatalError, HinterlandError, RetryableError
+from sites.fleet import SiteGateway
 
 SERVER = "server"
 SERVER_GRACE_MS = 20_000
 AGENT_GRACE_MS = 20_000
 CHILD_GRACE_MS = 3_000
+LOCK_FILE = "up.lock"
 POLL_MS = 100
 
 Progress = Callable[[str], None]
@@ -39,7 +42,9 @@ class EmbeddedFleet:
         runtime: str = "llama",
         server_options: tuple[str, ...] = (),
         agent_options: tuple[str, ...] = (),
+        gateways: tuple[tuple[str, SiteGateway], ...] = (),
     ) -> None:
+        """`gateways`: by site id, the addresses that must be free before anything starts."""
         self.state_dir = state_dir.resolve()
         self.site_ids = tuple(sorted(site_ids))
         self._fleet_dir = fleet_dir.resolve()
@@ -47,15 +52,20 @@ class EmbeddedFleet:
         self._runtime = runtime
         self._server_options = server_options
         self._agent_options = agent_options
+        self._gateways = gateways
+        self._lock = -1
         self._table = ProcessTable(self.state_dir / "run", clock=clock)
 
     async def start(self, progress: Progress) -> None:
         """End leftovers, start the server, then every agent.
 
-        Raises FatalError when one of them ends before it is ready; what was started is stopped.
+        Raises FatalError when the state folder is in use, a gateway's port is taken, or one of
+        them ends before it is ready; what was started is stopped.
         """
-        await self._end_leftovers(progress)
+        self._lock = _lock(self.state_dir)
         try:
+            await self._end_leftovers(progress)
+            self._require_ports()
             progress("starting the control plane (Ray takes a few seconds)")
             await self.start_server()
             for site_id in self.site_ids:
@@ -64,6 +74,12 @@ class EmbeddedFleet:
         except (HinterlandError, OSError):
             await self.stop()
             raise
+
+    def _require_ports(self) -> None:
+        for site_id, gateway in self._gateways:
+            purpose = f'gateway of site "{site_id}"'
+            require_port_free(gateway.client_address, purpose=f"{purpose}: client listener")
+            require_port_free(gateway.peer_address, purpose=f"{purpose}: peer listener")
 
     async def start_server(self) -> None:
         """Start the control plane, first or again, and wait until it is ready.
@@ -175,7 +191,18 @@ class EmbeddedFleet:
         )
 
     async def stop(self) -> tuple[str, ...]:
-        """Stop agents (with what they run), then the server; return what still runs (nothing)."""
+        """Stop agents (with what they run), then the server; return what still runs (nothing).
+
+        Does nothing unless `start` got hold of the state folder: what runs there is another's.
+        """
+        if self._lock < 0:
+            return ()
+        left = await self._stop_all()
+        os.close(self._lock)
+        self._lock = -1
+        return left
+
+    async def _stop_all(self) -> tuple[str, ...]:
         for site_id in self.site_ids:
             agent = self._table.get(agent_name(site_id))
             if agent is not None and self._table.is_alive(agent.name):
@@ -209,9 +236,27 @@ class EmbeddedFleet:
         left = self.still_running()
         if left:
             progress(f"ending what an earlier run left: {', '.join(left)}")
-            still = await self.stop()
+            still = await self._stop_all()
             if still:
                 raise RetryableError(f"{', '.join(still)} cannot be ended; end them by hand")
+
+
+def _lock(state_dir: Path) -> int:
+    """Hold a state folder for this process; raises FatalError while another one does."""
+    try:
+        state_dir.mkdir(parents=True, exist_ok=True)
+        handle = os.open(state_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as fault:
+        raise FatalError(f"state folder {state_dir}: {fault.strerror}") from fault
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as fault:
+        os.close(handle)
+        raise FatalError(
+            f"state folder {state_dir}: another fleet runs in it; stop that one first or name "
+            "another folder with --context"
+        ) from fault
+    return handle
 
 
 def agent_name(site_id: str) -> str:

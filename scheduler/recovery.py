@@ -27,9 +27,13 @@ def recover(reader: LedgerReader) -> tuple[int, LedgerSnapshot]:
     Raises InvalidFactError if an entry is not what its kind says.
     """
     epoch = max((e.epoch for e in _entries(reader, ServerStarted)), default=0) + 1
-    last_version, previous, accepted = 0, None, None
+    last_version = 0
+    previous: PlanAccepted | None = None  # the newest other plan: what an undo puts back
+    accepted: PlanAccepted | None = None
     for plan in _entries(reader, PlanAccepted):
-        previous, accepted = accepted, plan
+        if accepted is not None and plan.plan_digest != accepted.plan_digest:
+            previous = accepted
+        accepted = plan
         last_version = max(last_version, plan.version)
     cordoned: dict[str, bool] = {}
     for change in _entries(reader, CordonChanged):

@@ -30,6 +30,7 @@ from optimizer.milp.model import (
     ELASTIC_FAMILIES,
     Elasticity,
     RowKey,
+    kw,
     start_formulation,
 )
 from optimizer.outcome import Relaxation
@@ -48,44 +49,55 @@ _GB_PER_H_PER_MBIT_S = 3_600 / 8 / 1_000
 def mending_slack(problem: Problem, arcs: Iterable[CandidateArc]) -> dict[RowKey, float]:
     """The least slack that a move limit forces on limits which what runs now already breaks.
 
-    Empty without a move limit: then every such limit can be met at once.
+    Never more than what runs now takes. Empty without a move limit: then every such limit can be
+    met at once.
     """
-    if problem.plan_policy.move_limit_replicas is None or not _breaks_now(problem):
+    broken = _broken_now(problem)
+    if problem.plan_policy.move_limit_replicas is None or not broken:
         return {}
-    found = _least_excess(problem, arcs, families=_MENDED, beyond_limits=False)
+    found = _least_excess(problem, arcs, families=_MENDED, at_most=broken)
     return {} if found is None else {key: excess for key, (_, excess) in found.items()}
 
 
-def _breaks_now(problem: Problem) -> bool:
-    """Whether what runs now, at sites not lost, breaks a limit that a plan would have to mend."""
+def _broken_now(problem: Problem) -> dict[RowKey, float]:
+    """How far what runs now, at sites not lost, exceeds each limit a plan would have to mend."""
     reach = Reach(problem)
     running = [
         PlannedGroup(group=r.group, replicas=r.replicas)
         for r in problem.running
         if reach.point(r.group) is not None and r.group.site_id not in problem.lost_sites
     ]
-    possible_w, idle_w = possible_draw_w(reach, running), draw_w(reach, running, ())
-    used: dict[tuple[str, str], int] = {}
-    copies: dict[tuple[str, str], int] = {}
+    over: dict[RowKey, float] = {}
+    for site_id, possible_w in possible_draw_w(reach, running).items():
+        budget_w = at_period(problem.fleet.site(site_id).power_budget_w, problem.period)
+        over["site_power", site_id] = kw(possible_w - budget_w)
+    for site_id, idle_w in draw_w(reach, running, ()).items():
+        supplies = problem.fleet.site(site_id).supplies
+        missing_w = idle_w - sum(at_period(k.limit_w, problem.period) for k in supplies)
+        for supply in supplies:
+            over["supply_limit", f"{site_id}/{supply.supply_id}"] = kw(missing_w)
+    for pool_id, used in _counted(running, by_pool=True).items():
+        site_id, _, name = pool_id.partition("/")
+        count = problem.fleet.site(site_id).pool(name).count
+        over["pool_accelerators", pool_id] = float(used - count)
+    copies = _counted(running, by_pool=False)
+    for bound in problem.plan_policy.replica_bounds:
+        subject = f"{bound.site_id}/{bound.variant_id}"
+        if bound.most is not None and subject in copies:
+            excess = float(copies[subject] - bound.most)
+            over["replica_cap", subject] = max(over.get(("replica_cap", subject), 0.0), excess)
+    return {key: excess for key, excess in over.items() if excess > 0}
+
+
+def _counted(running: Iterable[PlannedGroup], *, by_pool: bool) -> dict[str, int]:
+    """Accelerators in use by ``site/pool``, or replicas by ``site/variant``."""
+    counted: dict[str, int] = {}
     for one in running:
-        pool, variant = (one.group.site_id, one.group.pool_id), one.group.variant_id
-        used[pool] = used.get(pool, 0) + one.replicas * one.group.accelerators_per_replica
-        kind = (one.group.site_id, variant)
-        copies[kind] = copies.get(kind, 0) + one.replicas
-    sites = {site_id: problem.fleet.site(site_id) for site_id in sorted(possible_w)}
-    period = problem.period
-    return (
-        any(count > sites[s].pool(p).count for (s, p), count in used.items())
-        or any(w > at_period(sites[s].power_budget_w, period) for s, w in possible_w.items())
-        or any(
-            w > sum(at_period(k.limit_w, period) for k in sites[s].supplies)
-            for s, w in idle_w.items()
-        )
-        or any(
-            bound.most is not None and copies.get((bound.site_id, bound.variant_id), 0) > bound.most
-            for bound in problem.plan_policy.replica_bounds
-        )
-    )
+        group = one.group
+        subject = f"{group.site_id}/{group.pool_id if by_pool else group.variant_id}"
+        size = group.accelerators_per_replica if by_pool else 1
+        counted[subject] = counted.get(subject, 0) + one.replicas * size
+    return counted
 
 
 def relaxations(
@@ -111,7 +123,7 @@ def _ways(
 ) -> list[tuple[Relaxation, ...]]:
     ways = []
     for families in choices:
-        found = _least_excess(problem, arcs, families=families, beyond_limits=True)
+        found = _least_excess(problem, arcs, families=families)
         if found:
             served = {arc.class_id for arc in arcs}
             ways.append(
@@ -128,10 +140,13 @@ def _least_excess(
     arcs: Iterable[CandidateArc],
     *,
     families: Iterable[str],
-    beyond_limits: bool,
+    at_most: Mapping[RowKey, float] | None = None,
 ) -> dict[RowKey, tuple[float, float]] | None:
-    """(limit, excess) of every row that must give way, or None if even that is not enough."""
-    wide = beyond_limits and bool({"pool_accelerators", "site_power"} & set(families))
+    """(limit, excess) of every row that must give way, or None if even that is not enough.
+
+    With `at_most`, no row gives way further than it says, and rows it leaves out not at all.
+    """
+    wide = at_most is None and bool({"pool_accelerators", "site_power"} & set(families))
     inputs = take_inputs(problem, arcs, beyond_limits=wide)
     f = start_formulation(inputs, Elasticity(families=frozenset(families)))
     add_rows(f)
@@ -140,6 +155,8 @@ def _least_excess(
     for key in list(f.model.excess):
         if key[0] in COUNTED_FAMILIES:
             f.model.excess[key].domain = pyo.NonNegativeIntegers
+        if at_most is not None:
+            f.model.excess[key].setub(at_most.get(key, 0.0))
         tie_break = 1.0 / max(1.0, abs(f.limits[key]))
         weights.append((_unit_price(reach, key) + 1e-3 * tie_break, f.model.excess[key]))
     f.model.least = pyo.Objective(expr=f.sum_of(weights), sense=pyo.minimize)

@@ -134,6 +134,7 @@ def _embedded(fleet_dir: Path, *, state_dir: Path, runtime: str) -> EmbeddedFlee
         site_ids=tuple(s.site_id for s in problem.fleet.sites),
         clock=SystemClock(),
         runtime=runtime,
+        gateways=tuple((s.site_id, s.gateway) for s in problem.fleet.sites if s.gateway),
     )
 
 

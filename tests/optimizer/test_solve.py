@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.outcome import Outcome, SolveStatus
+from optimizer.outcome import SolveStatus
 from optimizer.plan import Plan
 from optimizer.policy import GroupBound, PlanPolicy
 from optimizer.problem import Problem
@@ -19,8 +19,6 @@ from sites.clock import ManualClock
 from sites.traffic import Demand
 from tests.optimizer import builders as b
 from tests.optimizer.milp.cases import tough
-
-HARD = replace(b.DEFAULT_POLICY, max_shed_basis_points=0)
 
 
 def planned(problem: Problem) -> Plan:
@@ -36,13 +34,6 @@ def replicas(plan: Plan) -> Mapping[str, int]:
 
 def shares(plan: Plan) -> Mapping[tuple[str, str], int]:
     return {(s.class_id, s.group_id): s.basis_points for s in plan.shares}
-
-
-def refused(problem: Problem) -> Outcome:
-    outcome = solve(problem)
-    assert outcome.status is SolveStatus.INFEASIBLE
-    assert outcome.plan is None
-    return outcome
 
 
 policies = st.builds(
@@ -247,167 +238,6 @@ def test_there_is_always_a_plan_even_if_it_places_nothing(problem: Problem) -> N
     assert plan.groups == ()
     wanted = sum(problem.rate_rps(c) > 0 for c in problem.classes)
     assert [s.basis_points for s in plan.shed] == [10_000] * wanted
-
-
-def test_a_broken_limit_is_mended_as_far_as_the_move_limit_lets() -> None:
-    policy = replace(b.DEFAULT_POLICY, move_limit_replicas=1)
-    problem = b.problem(
-        sites=[b.site(pools=[b.pool(count=2)])],
-        running={"a/p/v/x1": 4},
-        classes=[b.traffic_class(rate_rps=40.0)],
-        plan_policy=policy,
-    )
-
-    assert replicas(planned(problem)) == {"a/p/v/x1": 3}
-
-
-@pytest.mark.parametrize(
-    ("problem", "code", "subject", "limit", "needed", "price"),
-    [
-        (
-            b.problem(
-                sites=[b.site(pools=[b.pool(count=2)])],
-                classes=[b.traffic_class(rate_rps=35.0)],
-                plan_policy=HARD,
-            ),
-            "pool_accelerators",
-            "a/p",
-            2,
-            4,
-            2.0,
-        ),
-        (
-            b.problem(
-                sites=[b.site(budget_w=700.0)],
-                classes=[b.traffic_class(rate_rps=35.0)],
-                plan_policy=HARD,
-            ),
-            "site_power",
-            "a",
-            0.7,
-            1.2,
-            0.05,
-        ),
-        (
-            b.problem(
-                sites=[b.site(supplies=[b.supply(limit_w=500.0)])],
-                classes=[b.traffic_class(rate_rps=35.0)],
-                plan_policy=HARD,
-            ),
-            "supply_limit",
-            "a/grid",
-            0.5,
-            1.1,
-            0.06,
-        ),
-        (
-            b.problem(
-                sites=[b.site("a", pools=[]), b.site("b")],
-                links=[b.link("a", "b", bandwidth_bps=20e6, price=0.1)],
-                classes=[b.traffic_class(bytes_per_request=1e6)],
-                plan_policy=HARD,
-            ),
-            "link_bandwidth",
-            "a--b",
-            20.0,
-            80.0,
-            2.7,  # 60 Mbit/s = 27 GB/h at $0.10
-        ),
-        (
-            b.problem(
-                sites=[b.site(pools=[b.pool(count=2)])],
-                plan_policy=replace(
-                    HARD, replica_bounds=(GroupBound(site_id="a", variant_id="v", fewest=3),)
-                ),
-            ),
-            "replica_floor",
-            "a/v",
-            3,
-            2,
-            0.0,
-        ),
-        (
-            b.problem(
-                classes=[b.traffic_class(rate_rps=35.0)],
-                plan_policy=replace(
-                    HARD, replica_bounds=(GroupBound(site_id="a", variant_id="v", most=2),)
-                ),
-            ),
-            "replica_cap",
-            "a/v",
-            2,
-            4,
-            0.0,
-        ),
-        (
-            b.problem(
-                classes=[b.traffic_class(rate_rps=35.0)],
-                plan_policy=replace(HARD, move_limit_replicas=1),
-            ),
-            "move_limit",
-            "fleet",
-            1,
-            4,
-            0.0,
-        ),
-        (
-            b.problem(classes=[b.traffic_class(spread_sites=2)], plan_policy=HARD),
-            "spread",
-            "c@a",
-            10.0,
-            20.0,
-            0.0,
-        ),
-        (
-            b.problem(
-                sites=[b.site(pools=[b.pool(count=2)])],
-                classes=[b.traffic_class(rate_rps=25.0)],
-                plan_policy=replace(HARD, max_shed_basis_points=1_000),
-            ),
-            "shed_cap",
-            "c",
-            1_000,
-            2_000,
-            225.0,  # 2.5 req/s of 100 tokens: 0.9 Mtok/h at $50 x 5
-        ),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_an_infeasible_problem_says_what_to_relax_how_far_and_its_price(
-    problem: Problem, code: str, subject: str, limit: float, needed: float, price: float
-) -> None:
-    outcome = refused(problem)
-
-    [found] = [r for r in outcome.relaxations if r.code == code]
-    assert found.subject == subject
-    assert (found.limit, found.needed) == pytest.approx((limit, needed))
-    assert found.price_usd_per_h == pytest.approx(price)
-    assert found.remedy in outcome.message
-
-
-def test_two_limits_that_bind_together_are_told_together() -> None:
-    both = b.problem(
-        sites=[b.site(budget_w=700.0, pools=[b.pool(count=2)])],
-        classes=[b.traffic_class(rate_rps=35.0)],
-        plan_policy=HARD,
-    )
-    told = {r.code: (r.limit, r.needed) for r in refused(both).relaxations}
-
-    assert told["pool_accelerators"] == (2, 4)
-    assert told["site_power"] == pytest.approx((0.7, 1.2))
-
-
-def test_a_class_no_site_may_serve_is_told_so() -> None:
-    nowhere = b.ResidencyPolicy(
-        policy_id="nowhere", processing_countries=("SE",), transit_countries=("DE",)
-    )
-    problem = b.problem(
-        policies=[b.ANYWHERE, nowhere],
-        classes=[b.traffic_class(policy_id="nowhere")],
-        plan_policy=HARD,
-    )
-
-    assert "no site may serve it" in refused(problem).message
 
 
 class TickingClock(ManualClock):

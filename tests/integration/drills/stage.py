@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -151,16 +152,11 @@ class Stage:
         return path
 
     def wider_fleet(self) -> Path:
-        """The same fleet, asked to keep a second replica at rix-1 and one at osl-1."""
+        """The same fleet, asked to keep two replicas at osl-1 and at rix-1."""
         target = self._folder / "wider"
         if not target.exists():
             shutil.copytree(self.fleet_dir, target)
-            path = target / "models.yaml"
-            text, old = path.read_text(), "{site: rix-1, variant: smollm2-135m-q4, fewest: 1}"
-            assert old in text, f"{path.name} no longer says {old!r}"
-            second = old.replace("fewest: 1", "fewest: 2")
-            more = f"{second}\n    - {old.replace('rix-1', 'osl-1')}"
-            path.write_text(text.replace(old, more))
+            _set_bounds(target, {"osl-1": 2, "rix-1": 2, "waw-1": 1})
         return target
 
     @contextmanager
@@ -278,7 +274,21 @@ def _fleet_files(folder: Path) -> Path:
         assert demo in text, f"{path.name} no longer says {demo}"
         text = text.replace(demo, drill)
     path.write_text(text)
+    _set_bounds(target, {"osl-1": 1, "rix-1": 1, "waw-1": 1})
     return target
+
+
+def _set_bounds(fleet_dir: Path, fewest: dict[str, int]) -> None:
+    """Ask for so many replicas per site, so that a drill knows what stands where."""
+    path = fleet_dir / "models.yaml"
+    bounds = "".join(
+        f"    - {{site: {s}, variant: smollm2-135m-q4, fewest: {n}}}\n" for s, n in fewest.items()
+    )
+    text, count = re.subn(
+        r"(  replicaBounds:\n)(?:    - .*\n)+", rf"\g<1>{bounds}", path.read_text()
+    )
+    assert count == 1, f"{path.name} states no replica bounds any more"
+    path.write_text(text)
 
 
 def _launcher(folder: Path, *, refuse: Path) -> str:

@@ -71,7 +71,7 @@ def test_partial_apply_is_told_resumed_and_undone(stage: Stage) -> None:
         after = stage.settle()
     receipt = _newest(stopped)
     assert receipt.state is RolloutState.STOPPED
-    told = {(s.step.site_id, s.step.kind): s.status for s in receipt.steps if s.phase == "open"}
+    told = {(s.step.site_id, s.step.kind): s.status for s in receipt.steps}
     assert told[("rix-1", StepKind.START_REPLICAS)] is StepStatus.DONE
     assert told[(SITE, StepKind.START_REPLICAS)] is StepStatus.FAILED
     assert told[(SITE, StepKind.SET_ROUTES)] is StepStatus.NOT_STARTED
@@ -79,7 +79,7 @@ def test_partial_apply_is_told_resumed_and_undone(stage: Stage) -> None:
     assert "no licence for this model server" in failed.detail
     assert all(s.step.version >= receipt.steps[0].step.version for s in receipt.steps)
     assert _newest(resumed).reason is ChangeReason.RESUME
-    assert _ready(resumed) == {"osl-1": 1, "rix-1": 2, "waw-1": 1}
+    assert _ready(resumed) == {"osl-1": 2, "rix-1": 2, "waw-1": 1}
     assert after.plan == before.plan
     assert _ready(after) == _ready(before)
     stage.require_complete_audit()
@@ -125,7 +125,7 @@ def test_agent_killed_in_the_middle_of_a_rollout(stage: Stage) -> None:
         assert code == 0, undone
         stage.settle()
     assert applying.returncode == 0, said
-    assert _ready(after) == {"osl-1": 1, "rix-1": 2, "waw-1": 1}
+    assert _ready(after) == {"osl-1": 2, "rix-1": 2, "waw-1": 1}
     assert after.version > before.version
 
 
