@@ -226,6 +226,15 @@ class ProcessTable:
         return self._run_dir / (name.replace("/", "~") + ".json")
 
 
+def running_in(run_dir: Path) -> tuple[ProcessRecord, ...]:
+    """What runs of the processes recorded in a folder, by name; for those who do not own it.
+
+    Changes nothing. Raises FatalError for a record that cannot be read.
+    """
+    records = (_read_record(path) for path in sorted(run_dir.glob("*.json")))
+    return tuple(record for record in records if _is_same_process(record))
+
+
 def free_port(host: str = "127.0.0.1") -> int:
     """A TCP port nobody listens on at this moment."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

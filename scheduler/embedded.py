@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.processes import ProcessRecord, ProcessTable, package_env, require_port_free
+from agents.processes import ProcessRecord, ProcessTable, package_env, require_port_free, running_in
 from sites.clock import Clock
 from sites.errors import FatalError, HinterlandError, RetryableError
 from sites.fleet import SiteGateway
@@ -141,7 +141,7 @@ class EmbeddedFleet:
 
     def site_processes(self, site_id: str) -> tuple[ProcessRecord, ...]:
         """Agent, gateway and model servers of a site that run now."""
-        children = ProcessTable(self.site_dir(site_id) / "run", clock=self._clock).adopt()
+        children = running_in(self.site_dir(site_id) / "run")
         agent = self._table.get(agent_name(site_id))
         alive = self._table.is_alive(agent_name(site_id))
         return (*((agent,) if agent is not None and alive else ()), *children)
@@ -227,7 +227,7 @@ class EmbeddedFleet:
         theirs = [
             f"{site_id}: {record.name}"
             for site_id in self.site_ids
-            for record in ProcessTable(self.site_dir(site_id) / "run", clock=self._clock).adopt()
+            for record in running_in(self.site_dir(site_id) / "run")
         ]
         return (*ours, *theirs)
 
