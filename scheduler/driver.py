@@ -63,11 +63,13 @@ from sites.telemetry import Hello, SiteObservation
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class DriverConfig:
-    """Pace and bounds. A turn takes at most `messages_per_turn` messages; a chain of wishes and
+    """Pace and bounds. The control loop hears that time passes every `tick_ms`, each hub every
+    `hub_tick_ms`. A turn takes at most `messages_per_turn` messages; a chain of wishes and
     answers within one turn is at most `rounds_per_turn` long (then the next turn goes on).
     """
 
     tick_ms: int = 100
+    hub_tick_ms: int = 250
     messages_per_turn: int = 512
     rounds_per_turn: int = 64
     events: int = 1_000
@@ -122,6 +124,7 @@ class Driver:
         self._config = config
         self._now_ms = 0
         self._next_tick_ms = 0
+        self._next_hub_tick_ms = 0
         self._site_ids = cycle.site_ids()
         self._events: deque[CycleEvent] = deque()
         self._wishes: deque[tuple[str, HubEvent]] = deque()
@@ -224,8 +227,11 @@ class Driver:
         batch = self._take_messages()
         if self._clock.monotonic_ms() >= self._next_tick_ms:
             self._next_tick_ms = self._clock.monotonic_ms() + self._config.tick_ms
-            batch += [(site_id, Ticked()) for site_id in self._site_ids]
             self._events.append(Ticked())
+        if self._clock.monotonic_ms() >= self._next_hub_tick_ms:
+            # Seldom: in a fleet of one actor per site every tick is a call to each of them.
+            self._next_hub_tick_ms = self._clock.monotonic_ms() + self._config.hub_tick_ms
+            batch += [(site_id, Ticked()) for site_id in self._site_ids]
         self._wishes.extend(batch)
         for _ in range(self._config.rounds_per_turn):
             await self._ask_hubs()
