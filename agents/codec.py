@@ -28,7 +28,7 @@ from agents.frames import (
 from agents.v1 import agents_pb2
 from sites.assignment import Lease
 from sites.errors import InvalidFactError
-from sites.plain import from_plain
+from sites.plain import INTEGER_MAX, from_plain
 from sites.steps import AssignmentVerdict, Step, StepResult
 from sites.telemetry import Hello, SiteObservation
 
@@ -134,6 +134,8 @@ def _put(message: Any, name: str, value: Any) -> None:
     elif descriptor.type == FieldDescriptor.TYPE_MESSAGE:
         kind = "text" if isinstance(value, str) else "number"
         setattr(getattr(message, name), kind, value)
+    elif isinstance(value, int) and abs(value) > INTEGER_MAX:
+        raise ValueError(f"{name} {value} is beyond {INTEGER_MAX}")
     else:
         setattr(message, name, value)
 

@@ -1,13 +1,16 @@
-"""Where a site's keys and certificates lie: the layout of an agent's ``--pki-dir``. Paths only.
+"""Where a site's keys and certificates lie: the layout of an agent's ``--pki-dir``.
 
 ``scheduler.pki`` writes the folder, the agent and its gateway read it. Files are replaced by
-rename, so a reader never sees half a file; readers read again at every (re)connect.
+rename, so a reader never sees half a file; readers read again at every (re)connect. Decides too
+whether a certificate is of the site it is used for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from cryptography import x509
 
 from sites.errors import FatalError
 
@@ -70,6 +73,21 @@ class SiteCredentials:
     def assignment_key(self) -> Path:
         """Ed25519 public key that every assignment must be signed with."""
         return self.folder / "assignment.pub"
+
+
+def require_identity(path: Path, identity: str) -> None:
+    """Raise FatalError unless the certificate at `path` is of this SPIFFE identity."""
+    try:
+        certificate = x509.load_pem_x509_certificate(read_credential(path))
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except (ValueError, x509.ExtensionNotFound) as fault:
+        raise FatalError(f"credential {path}: no certificate of an agent: {fault}") from fault
+    found = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if identity not in found:
+        raise FatalError(
+            f"credential {path}: certificate of {', '.join(found) or 'nobody'}, needed is one of "
+            f"{identity}; point --pki-dir at the site's own folder"
+        )
 
 
 def read_credential(path: Path) -> bytes:

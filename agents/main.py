@@ -20,7 +20,13 @@ from pathlib import Path
 import structlog
 
 from agents.core import AgentCore, CoreConfig
-from agents.credentials import SiteCredentials, read_credential, site_identity
+from agents.credentials import (
+    SiteCredentials,
+    gateway_identity,
+    read_credential,
+    require_identity,
+    site_identity,
+)
 from agents.effects import World
 from agents.envelope import public_key_from_pem
 from agents.gateway.facts import GatewayPaths, GatewayTuning
@@ -140,6 +146,8 @@ def _core(
 ) -> tuple[AgentCore, Identity]:
     for path in (credentials.agent_cert, credentials.agent_key, credentials.gateway_cert):
         read_credential(path)
+    require_identity(credentials.agent_cert, site_identity(options.site))
+    require_identity(credentials.gateway_cert, gateway_identity(options.site))
     processes = ProcessTable(state / "run", clock=clock)
     processes.adopt()
     paths = GatewayPaths(folder=state / "gateway", credentials=credentials)

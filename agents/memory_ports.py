@@ -27,6 +27,7 @@ class MemoryGateway:
         self.ready: Mapping[str, tuple[ReplicaAddress, ...]] = {}
         self.fault: HinterlandError | None = None
         self.log_fault: RetryableError | None = None
+        self.failed_writes = 0
         self.applies = 0
         self._is_running = False
 
@@ -50,6 +51,10 @@ class MemoryGateway:
     async def observe(self) -> GatewayObservation:
         """See `GatewayPort`."""
         return GatewayObservation(live=self._is_running)
+
+    def failed_log_writes(self) -> int:
+        """See `GatewayPort`."""
+        return self.failed_writes
 
     async def reopen_access_log(self) -> None:
         """See `GatewayPort`."""

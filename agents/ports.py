@@ -38,6 +38,12 @@ class GatewayPort(Protocol):
         """What it counts and thinks of its peers."""
         ...
 
+    def failed_log_writes(self) -> int:
+        """Writes of its access log that had failed by the last look, since it started; -1 before
+        the first.
+        """
+        ...
+
     async def reopen_access_log(self) -> None:
         """Write to a new access log after the old one was moved aside.
 

@@ -2,7 +2,8 @@
 
 Decides when to read, rotate and send (again). What a line means is `agents.gateway.access_log`'s,
 durability is `agents.spool`'s. While the spool or its disk is full the log is read no further, so
-nothing is lost.
+nothing in it is lost. What the gateway could not even write to its log becomes one record that says
+so: an audit over that time is then known to be incomplete.
 """
 
 from __future__ import annotations
@@ -79,6 +80,8 @@ class RecordPump:
         self._was_connected = False
         self._bad_lines = 0
         self._fault = ""
+        self._failed_writes = self._accounted = spool.failed_writes()
+        self._sound_at_ms = clock.wall_ms()
 
     @property
     def last_sequence(self) -> int:
@@ -87,8 +90,9 @@ class RecordPump:
 
     @property
     def pending(self) -> int:
-        """Records the control plane has not acknowledged."""
-        return self._last_sequence - self._acked_sequence
+        """Records the control plane has not acknowledged, one that is due for a loss included."""
+        is_due = self._failed_writes > self._accounted
+        return self._last_sequence - self._acked_sequence + is_due
 
     def faults(self) -> tuple[str, ...]:
         """What does not work at this moment, for the heartbeat."""
@@ -116,6 +120,7 @@ class RecordPump:
             if self._tail.is_rotation_due():
                 await self._rotate(gateway)
             await self._read()
+            await self._account(gateway.failed_log_writes())
             self._fault = ""
         except RetryableError as fault:
             if str(fault) != self._fault:
@@ -172,6 +177,28 @@ class RecordPump:
             self._last_sequence = await asyncio.to_thread(
                 self._spool.append, records, position=read.position
             )
+
+    async def _account(self, failed_writes: int) -> None:
+        """Leave a record of what the gateway's log lost since the last one."""
+        if failed_writes < 0:
+            return
+        if failed_writes < self._accounted:
+            self._accounted = 0  # a new gateway counts from nothing
+        self._failed_writes = failed_writes
+        now_ms = self._clock.wall_ms()
+        if failed_writes > self._accounted and self._context is not None:
+            record = self._context.unrecorded(
+                failed_writes - self._accounted, between_ms=(self._sound_at_ms, now_ms)
+            )
+            self._last_sequence = await asyncio.to_thread(
+                self._spool.append,
+                (record,),
+                position=self._spool.position(),
+                failed_writes=failed_writes,
+            )
+            self._accounted = failed_writes
+            _log.warning("records were lost", reason=record.reason)
+        self._sound_at_ms = now_ms
 
     async def _follow_rotation(self) -> None:
         position = self._spool.position()

@@ -31,6 +31,10 @@ class SiteGateway:
         """See `GatewayPort`."""
         return await self._envoy.observe()
 
+    def failed_log_writes(self) -> int:
+        """See `GatewayPort`."""
+        return self._envoy.failed_log_writes
+
     async def reopen_access_log(self) -> None:
         """See `GatewayPort`."""
         await self._envoy.reopen_access_log()

@@ -32,6 +32,11 @@ CREATE TABLE IF NOT EXISTS progress (
   log_offset INTEGER NOT NULL
 ) STRICT;
 INSERT OR IGNORE INTO progress VALUES (1, 0, -1, 0, 0);
+CREATE TABLE IF NOT EXISTS losses (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  failed_writes INTEGER NOT NULL
+) STRICT;
+INSERT OR IGNORE INTO losses VALUES (1, 0);
 """
 
 
@@ -79,8 +84,16 @@ class Spool:
         with self._lock:
             self._db.execute(f"PRAGMA max_page_count = {pages:d}")
 
-    def append(self, records: Sequence[ExecutionRecord], *, position: LogPosition) -> int:
+    def append(
+        self,
+        records: Sequence[ExecutionRecord],
+        *,
+        position: LogPosition,
+        failed_writes: int | None = None,
+    ) -> int:
         """Number the records, keep them and the position durably; the newest sequence returns.
+
+        `failed_writes` of the gateway's log are accounted for by these records.
 
         Raises RetryableError, with nothing changed, while the spool or its disk is full.
         """
@@ -103,6 +116,8 @@ class Spool:
                 "UPDATE progress SET next_sequence = ?, log_inode = ?, log_offset = ?",
                 (first + len(records), position.inode, position.offset),
             )
+            if failed_writes is not None:
+                self._db.execute("UPDATE losses SET failed_writes = ?", (failed_writes,))
             return int(first) + len(records) - 1
 
     def batch(self, *, after: int, records_max: int, bytes_max: int) -> SpooledBatch | None:
@@ -167,6 +182,11 @@ class Spool:
     def position(self) -> LogPosition:
         """How far the log has been read."""
         return LogPosition(inode=self._number("log_inode"), offset=self._number("log_offset"))
+
+    def failed_writes(self) -> int:
+        """Failed writes of the gateway's log that records here account for."""
+        with self._reading():
+            return int(self._db.execute("SELECT failed_writes FROM losses").fetchone()[0])
 
     def close(self) -> None:
         """Close the file; everything is durable already."""

@@ -89,6 +89,7 @@ class Uplink:
         self.connected = False
         self.last_error = ""
         self._was_ever_connected = False
+        self._was_refused = False
         self._answers: dict[int, _Answer] = {}
         self._numbers = itertools.count()
         self._observation: bytes | None = None
@@ -129,7 +130,7 @@ class Uplink:
                 delay_ms = await self._end_of(session)
                 if stop.is_set():
                     return
-                failures = 0 if was_connected else failures + 1
+                failures = 0 if was_connected and not self._was_refused else failures + 1
                 delay_ms = max(
                     delay_ms,
                     backoff_ms(self._config, failures=failures, jitter=self._jitter()),
@@ -142,11 +143,13 @@ class Uplink:
     async def _end_of(self, session: asyncio.Task[int]) -> int:
         """Settle an ended (or no longer wanted) session; returns ms the peer asked to wait."""
         session.cancel()
+        self._was_refused = False
         try:
             return await session
         except asyncio.CancelledError:
             return 0
         except grpc.aio.AioRpcError as fault:
+            self._was_refused = fault.code() is grpc.StatusCode.PERMISSION_DENIED
             self._note(f"{fault.code().name}: {fault.details()}")
         except FatalError as fault:
             if not self._was_ever_connected:
@@ -154,6 +157,8 @@ class Uplink:
             self._note(str(fault))
         except (TimeoutError, InvalidFactError) as fault:
             self._note(str(fault) or "the control plane did not answer in time")
+        except asyncio.InvalidStateError:  # gRPC's word for a write on a stream the peer has ended
+            self._note("the control plane ended the stream")
         return 0
 
     def _note(self, error: str) -> None:
@@ -195,8 +200,9 @@ class Uplink:
         writer = asyncio.create_task(self._write(call))
         try:
             done, _ = await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            for task in (reader, writer):  # the reader knows why a stream ended
+                if task in done:
+                    task.result()
             return reader.result() if reader in done else 0
         finally:
             reader.cancel()

@@ -38,7 +38,7 @@ def running_fleet(
         operator = Operator(state_dir=fleet.state_dir, clock=CLOCK)
         try:
             asyncio.run(fleet.start(lambda _: None))
-            operator.until_connected(timeout_s=120)
+            operator.until_connected(timeout_s=240)
             if apply:
                 plan_and_apply(operator, fleet.state_dir / "bench.plan")
             yield fleet, operator

@@ -8,7 +8,7 @@ holds whatever else the plan does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from optimizer.backbone import Backbone, LawfulPath, ingress_of
@@ -19,8 +19,8 @@ from sites.catalog import ServingPoint, Variant
 from sites.fleet import HardwarePool, MarketAccess, Site
 from sites.residency import ResidencyPolicy, may_process, may_transit
 from sites.traffic import TrafficClass
+from sites.units import BYTES_PER_GB
 
-_BYTES_PER_GB = 1e9
 _EVERYWHERE = ResidencyPolicy(
     policy_id="everywhere", processing_countries=None, transit_countries=None
 )
@@ -48,10 +48,6 @@ class Candidates:
 
     arcs: tuple[CandidateArc, ...]
     pruned: tuple[PrunedArc, ...]
-
-    def pruned_for(self, class_id: str) -> tuple[PrunedArc, ...]:
-        """What was ruled out for one class."""
-        return tuple(p for p in self.pruned if p.class_id == class_id)
 
 
 def group_options(problem: Problem) -> dict[str, GroupOption]:
@@ -273,7 +269,7 @@ def _arc(
             input_tokens=traffic_class.input_tokens, output_tokens=traffic_class.output_tokens
         ),
         network_usd_per_request=(
-            traffic_class.bytes_per_request / _BYTES_PER_GB * path.price_usd_per_gb
+            traffic_class.bytes_per_request / BYTES_PER_GB * path.price_usd_per_gb
         ),
     )
 
@@ -313,11 +309,3 @@ def _crossable(policy: ResidencyPolicy) -> tuple[str, ...]:
 
 def _countries(codes: Iterable[str]) -> str:
     return ",".join(sorted(set(codes))) or "none"
-
-
-def arcs_by_class(arcs: Iterable[CandidateArc]) -> Mapping[str, tuple[CandidateArc, ...]]:
-    """Arcs of each class that has any."""
-    grouped: dict[str, list[CandidateArc]] = {}
-    for arc in arcs:
-        grouped.setdefault(arc.class_id, []).append(arc)
-    return {class_id: tuple(found) for class_id, found in grouped.items()}

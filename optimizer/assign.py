@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TypeVar
 
 from optimizer.backbone import Backbone, LawfulPath, ingress_of
 from optimizer.plan import Plan, PlannedGroup, TrafficShare
@@ -32,6 +33,9 @@ from sites.errors import InvalidFactError
 from sites.fleet import Site, SiteGateway, at_period
 from sites.residency import ResidencyPolicy, is_at_least_as_strict, may_process
 from sites.units import WHOLE_BP
+
+Key = TypeVar("Key", str, tuple[str, str])
+"""What basis points are given to: an id, or a pair of them."""
 
 NO_GATEWAY = SiteGateway(client_address="", peer_address="")
 """Stands for the gateway of a site that was described without one."""
@@ -63,8 +67,8 @@ def policy_digest(problem: Problem) -> str:
     return digest({"policies": policies, "tenants": bindings})
 
 
-def split_bp(weights: Mapping[str, Fraction], *, whole_bp: int = WHOLE_BP) -> dict[str, int]:
-    """Integers in proportion to `weights` that sum to exactly `whole_bp` (largest remainder).
+def split_bp(weights: Mapping[Key, Fraction]) -> dict[Key, int]:
+    """Basis points in proportion to `weights` that sum to exactly 10 000 (largest remainder).
 
     Ties go to the smaller key. A key of weight 0 gets 0. Raises InvalidFactError where all
     weights are 0.
@@ -72,9 +76,9 @@ def split_bp(weights: Mapping[str, Fraction], *, whole_bp: int = WHOLE_BP) -> di
     total = sum(weights.values(), Fraction(0))
     if total <= 0:
         raise InvalidFactError("cannot split by weights that are all 0")
-    exact = {key: weights[key] * whole_bp / total for key in sorted(weights)}
+    exact = {key: weights[key] * WHOLE_BP / total for key in sorted(weights)}
     parts = {key: int(value) for key, value in exact.items()}
-    missing = whole_bp - sum(parts.values())
+    missing = WHOLE_BP - sum(parts.values())
     by_remainder = sorted(exact, key=lambda key: (parts[key] - exact[key], key))
     for key in by_remainder[:missing]:
         parts[key] += 1

@@ -60,7 +60,12 @@ class Backbone:
         return self._paths[key]
 
     def path(self, policy: ResidencyPolicy, *, source: str, target: str) -> LawfulPath | None:
-        """The shortest lawful path between two sites, or None."""
+        """The shortest lawful path between two sites, or None.
+
+        Counted as crossed: both ends' countries, those of the sites between, and each link's
+        transit countries. The path from a site to itself has no link and 0 ms. Raises KeyError for
+        a source the fleet has not.
+        """
         return self.paths_from(policy, source).get(target)
 
     def _search(self, policy: ResidencyPolicy, source: str) -> Mapping[str, LawfulPath]:
@@ -99,18 +104,6 @@ class Backbone:
         for link, reached in zip(hops, route[1:], strict=True):
             crossed += [*link.transit_countries, self._fleet.site(reached).country]
         return tuple(c for c in dict.fromkeys(crossed) if c not in ends)
-
-
-def lawful_path(
-    fleet: Fleet, policy: ResidencyPolicy, *, source: str, target: str
-) -> LawfulPath | None:
-    """The shortest (by RTT) path on which data under `policy` crosses lawful countries only.
-
-    Counted as crossed: both ends' countries, those of the sites between, and each link's transit
-    countries. The path from a site to itself has no link and 0 ms. None where there is no such
-    path. For many pairs of one fleet keep a `Backbone`.
-    """
-    return Backbone(fleet).path(policy, source=source, target=target)
 
 
 def lawful_accesses(problem: Problem, traffic_class: TrafficClass) -> tuple[MarketAccess, ...]:

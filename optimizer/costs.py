@@ -22,13 +22,11 @@ from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
 from sites.digest import digest
 from sites.fleet import PowerSupply, Site, at_period
-from sites.units import W_PER_KW, WHOLE_BP
+from sites.units import BYTES_PER_GB, S_PER_H, W_PER_KW, WHOLE_BP
 
-BYTES_PER_GB = 1e9
 G_PER_T = 1e6
 MIB_PER_GIB = 1024.0
 MS_PER_H = 3_600_000.0
-S_PER_H = 3_600.0
 TOKENS_PER_MTOK = 1e6
 
 
@@ -75,6 +73,23 @@ def network_usd_per_request(reach: Reach, class_id: str, *, site_id: str) -> flo
     return 0.0 if way is None else one.bytes_per_request / BYTES_PER_GB * way.price_usd_per_gb
 
 
+def full_request_usd(
+    reach: Reach, class_id: str, *, group: ReplicaGroup, usd_per_w_h: float
+) -> float:
+    """One request of a class on replicas used to the ceiling (USD): hardware, power, network.
+
+    Power at `usd_per_w_h`. The group must stand on a pool with a serving point.
+    """
+    point, site = reach.point(group), reach.site(group.site_id)
+    assert point is not None and site is not None, f"{group.group_id} has no serving point"
+    ceiling = reach.problem.plan_policy.utilisation_ceiling
+    watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
+    per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * usd_per_w_h
+    busy_s = reach.replica_seconds(reach.classes[class_id], group)
+    network = network_usd_per_request(reach, class_id, site_id=group.site_id)
+    return per_h * busy_s / S_PER_H + network
+
+
 def busy_replicas(
     reach: Reach, groups: Mapping[str, ReplicaGroup], *, shares: Iterable[TrafficShare]
 ) -> dict[str, float]:
@@ -118,14 +133,19 @@ def possible_draw_w(reach: Reach, groups: Iterable[PlannedGroup]) -> dict[str, f
     return drawn
 
 
+def by_price(problem: Problem, site: Site) -> list[PowerSupply]:
+    """A site's supplies, cheapest (energy + carbon) in this period first, ties by id."""
+    return sorted(
+        site.supplies, key=lambda s: (sum(supply_price_usd_per_w_h(problem, s)), s.supply_id)
+    )
+
+
 def supply_stack(problem: Problem, site: Site, *, watts: float) -> tuple[SupplyUse, ...]:
     """Cover a site's draw from its supplies, cheapest (energy + carbon) first, each to its limit.
 
     What no supply can cover is put on the last one, so that the checker sees it exceed its limit.
     """
-    ranked = sorted(
-        site.supplies, key=lambda s: (sum(supply_price_usd_per_w_h(problem, s)), s.supply_id)
-    )
+    ranked = by_price(problem, site)
     used: list[SupplyUse] = []
     left = watts
     for supply in ranked:

@@ -17,13 +17,13 @@ from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
+from sites.units import W_PER_KW
 
 ROUTES_SHOWN = 20
 """Changed routes listed unless everything is asked for; the rest is counted, never dropped."""
 
 _BP_PER_PERCENT = 100
 _W_PER_MW = 1e6
-_W_PER_KW = 1e3
 
 
 class Mark(StrEnum):
@@ -341,7 +341,7 @@ def _cost_text(diff: PlanDiff) -> str:
 def _power(watts: float, scale_w: float) -> str:
     if scale_w >= _W_PER_MW:
         return f"{watts / _W_PER_MW:.2f} MW"
-    return f"{watts / _W_PER_KW:.2f} kW" if scale_w >= _W_PER_KW else f"{watts:.0f} W"
+    return f"{watts / W_PER_KW:.2f} kW" if scale_w >= W_PER_KW else f"{watts:.0f} W"
 
 
 def _count_text(diff: PlanDiff, *, full: bool) -> str:

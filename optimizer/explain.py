@@ -9,19 +9,19 @@ out is `explain_text`'s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from math import ceil, isfinite
 
 from optimizer.arcs import find_arcs
-from optimizer.costs import S_PER_H, TOKENS_PER_MTOK, shed_price_usd_per_h
+from optimizer.costs import TOKENS_PER_MTOK, shed_price_usd_per_h
 from optimizer.figures import full_usd_per_mtok
 from optimizer.plan import CandidateArc, Plan, PrunedArc, PruneReason, RejectReason
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.stock import Stock, Tight
 from sites.assignment import ReplicaGroup
-from sites.units import WHOLE_BP
+from sites.units import S_PER_H, WHOLE_BP
 
 LAWS = frozenset({PruneReason.RESIDENCY, PruneReason.TRANSIT, PruneReason.NO_INGRESS})
 """Reasons that law gives; no money mends them."""
@@ -73,13 +73,17 @@ class Fix:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Shed:
-    """What of a class is not served: rate, part, the price it pays, and the cheapest fix if any."""
+    """What of a class is not served: rate, part, the price it pays, and the cheapest fix if any.
+
+    `held_by` names what the plan policy, the class or an operator put in the way of that fix.
+    """
 
     rate_rps: float
     basis_points: int
     usd_per_h: float
     lawful: bool
     fix: Fix | None
+    held_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -268,13 +272,35 @@ class _Explainer:
             return None
         part = basis_points / WHOLE_BP
         reasons = {p.reason for p in self.pruned[class_id]}
+        fix = self._fix(class_id, basis_points)
         return Shed(
             rate_rps=self.reach.rates[class_id] * part,
             basis_points=basis_points,
             usd_per_h=shed_price_usd_per_h(self.reach, class_id) * part,
             lawful=bool(self.arcs[class_id]) or not reasons <= LAWS,
-            fix=self._fix(class_id, basis_points),
+            fix=fix,
+            held_by=() if fix is None else tuple(self._held_by(class_id, fix)),
         )
+
+    def _held_by(self, class_id: str, fix: Fix) -> Iterator[str]:
+        policy = self.reach.problem.plan_policy
+        wanted = self.reach.classes[class_id].spread_sites
+        lawful = len({arc.group.site_id for arc in self.arcs[class_id]})
+        if lawful < wanted:
+            yield f"spread_sites {wanted} ({lawful} may serve it)"
+        if fix.replicas == 0:
+            return
+        variant_id = next(
+            a.group.variant_id for a in self.arcs[class_id] if a.group.group_id == fix.group_id
+        )
+        for bound in policy.replica_bounds:
+            here = (bound.site_id, bound.variant_id) == (fix.site_id, variant_id)
+            if here and bound.most is not None:
+                yield f"replica cap {bound.most} of {fix.site_id}/{variant_id}"
+        if policy.move_limit_replicas is not None:
+            yield f"move limit {policy.move_limit_replicas}"
+        if self.reach.problem.fleet.site(fix.site_id).cordoned:
+            yield f"cordon of {fix.site_id}"
 
     def _fix(self, class_id: str, basis_points: int) -> Fix | None:
         fixes = [self._fix_at(class_id, arc, basis_points) for arc in self.arcs[class_id]]

@@ -156,6 +156,12 @@ def _shed_text(one: ClassExplanation, shed: Shed) -> str:
         reasons = "; ".join(f"{r.site_id}: {_because(r, one)}" for r in one.rejections)
         return f"{who} {where}: {reasons or 'no site'}"
     full = _full_sites(one)
+    if not shed.fix.short_of and not full and shed.fix.usd_per_h < shed.usd_per_h:
+        return (
+            f"{who} is not served because of {', '.join(shed.held_by) or 'the gap searched to'}: "
+            f"{_where(shed.fix)} would serve it at ${shed.fix.usd_per_h:.2f}/h, shedding it costs "
+            f"${shed.usd_per_h:.2f}/h"
+        )
     if not shed.fix.short_of and not full:
         return (
             f"{who} is not worth serving: cheapest is {_where(shed.fix)} at "

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from math import inf
 
 from optimizer.costs import (
-    S_PER_H,
     TOKENS_PER_MTOK,
     busy_replicas,
+    full_request_usd,
     network_usd_per_request,
     replica_price_usd_per_h,
     supply_price_usd_per_w_h,
@@ -21,17 +21,16 @@ from optimizer.costs import (
 from optimizer.plan import Plan, PlannedGroup, TrafficShare
 from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
-from sites.units import WHOLE_BP
+from sites.units import S_PER_H, WHOLE_BP
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GroupFigures:
-    """What a group of a plan does: output tokens/s, CPT (USD/Mtok, inf when idle), slowest TTFT.
+    """What a group of a plan does: CPT (USD/Mtok, inf when idle) and slowest TTFT (ms).
 
     CPT holds hardware, energy with cooling, carbon and network. `ttft_ms` 0: nothing routed there.
     """
 
-    tokens_s: float
     usd_per_mtok: float
     ttft_ms: float
     percentile: float
@@ -92,7 +91,6 @@ def _figures(
         usd_per_h += rate * S_PER_H * network
         slowest_ms = max(slowest_ms, reach.ttft_ms(one, group) or 0.0)
     return GroupFigures(
-        tokens_s=tokens_s,
         usd_per_mtok=_per_mtok(usd_per_h, tokens_s),
         ttft_ms=slowest_ms,
         percentile=point.percentile,
@@ -109,17 +107,12 @@ def full_usd_per_mtok(reach: Reach, class_id: str, *, group: ReplicaGroup) -> fl
     Energy at the site's dearest supply, so that a site looks no cheaper than it may become. No law
     is asked: the figure also tells what a site would cost that may not be used.
     """
-    one = reach.classes[class_id]
-    point, site = reach.point(group), reach.site(group.site_id)
-    if point is None or site is None:
+    site = reach.site(group.site_id)
+    if reach.point(group) is None or site is None:
         return inf
-    ceiling = reach.problem.plan_policy.utilisation_ceiling
-    per_w = max(sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies)
-    watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
-    per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * per_w
-    per_request = per_h * reach.replica_seconds(one, group) / S_PER_H
-    per_request += network_usd_per_request(reach, class_id, site_id=group.site_id)
-    return per_request / one.output_tokens * TOKENS_PER_MTOK
+    dearest = max(sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies)
+    per_request = full_request_usd(reach, class_id, group=group, usd_per_w_h=dearest)
+    return per_request / reach.classes[class_id].output_tokens * TOKENS_PER_MTOK
 
 
 def draw_total_w(plan: Plan) -> float:

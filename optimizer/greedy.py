@@ -1,7 +1,8 @@
 """A plan without a solver: the cheapest arc first, classes in order of priority.
 
-A baseline, a warm start and a yardstick: it decides fast and keeps every limit, but never looks
-back further than one round of closing what does not pay. Best plans are the formulation's work.
+A baseline and a yardstick, good as a first guess for `solve`: it decides fast and keeps every
+limit, but never looks back further than one round of closing what does not pay. Best plans are the
+formulation's work.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from optimizer.costs import (
     cost_of,
+    full_request_usd,
     priced_plan,
     replica_price_usd_per_h,
     shed_price_usd_per_h,
@@ -25,9 +27,8 @@ from optimizer.reach import Reach
 from optimizer.room import Room
 from sites.assignment import ReplicaGroup
 from sites.fleet import at_period
-from sites.units import WHOLE_BP
+from sites.units import S_PER_H, WHOLE_BP
 
-_S_PER_H = 3_600.0
 _ROUNDING = 1e-9
 
 
@@ -60,7 +61,7 @@ def lone_bound_usd_per_h(problem: Problem, arcs: Iterable[CandidateArc]) -> floa
     for class_id, rate in sorted(reach.rates.items()):
         shed = shed_price_usd_per_h(reach, class_id)
         served = cheapest.get(class_id)
-        total += shed if served is None else min(shed, served * rate * _S_PER_H)
+        total += shed if served is None else min(shed, served * rate * S_PER_H)
     return total
 
 
@@ -70,19 +71,16 @@ def _spare_usd(reach: Reach, arc: CandidateArc) -> float:
     assert point is not None and site is not None
     dearest = max(sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies)
     per_h = (point.full_w - point.idle_w) * site.pue * dearest
-    return per_h * arc.replica_seconds / _S_PER_H + arc.network_usd_per_request
+    return per_h * arc.replica_seconds / S_PER_H + arc.network_usd_per_request
 
 
 def _request_usd(reach: Reach, arc: CandidateArc, *, floor_energy: bool) -> float:
     """Price of one request over an arc on replicas used to the ceiling (USD)."""
-    group, ceiling = arc.group, reach.problem.plan_policy.utilisation_ceiling
-    point, site = reach.point(group), reach.site(group.site_id)
-    assert point is not None and site is not None
+    site = reach.site(arc.group.site_id)
+    assert site is not None
     prices = [sum(supply_price_usd_per_w_h(reach.problem, s)) for s in site.supplies]
     price = max(0.0, min(prices)) if floor_energy else max(prices)
-    watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
-    per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * price
-    return per_h * arc.replica_seconds / _S_PER_H + arc.network_usd_per_request
+    return full_request_usd(reach, arc.class_id, group=arc.group, usd_per_w_h=price)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,7 +170,7 @@ class _Builder:
 
         Spare room of replicas that are already planned is filled before any is added.
         """
-        worth = shed_price_usd_per_h(self.reach, class_id) / (self.reach.rates[class_id] * _S_PER_H)
+        worth = shed_price_usd_per_h(self.reach, class_id) / (self.reach.rates[class_id] * S_PER_H)
         must = self.problem.plan_policy.max_shed_basis_points is not None
         options = self.options[class_id]
         placed = [o for o in options if self.room.replicas[o.group.group_id] > 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sites.units import require_between, require_nonnegative, require_positive
+from sites.units import WHOLE_BP, require_between, require_nonnegative, require_positive
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -15,6 +15,12 @@ class GroupBound:
     variant_id: str
     fewest: int = 0
     most: int | None = None
+
+    def __post_init__(self) -> None:
+        name = f"replica bound {self.site_id}/{self.variant_id}"
+        require_nonnegative(self.fewest, field=f"{name}: fewest")
+        if self.most is not None:
+            require_nonnegative(self.most, field=f"{name}: most")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,3 +65,12 @@ class PlanPolicy:
             require_nonnegative(getattr(self, name), field=f"plan policy: {name}")
         for name in ("migration_horizon_h", "node_limit", "time_limit_s"):
             require_positive(getattr(self, name), field=f"plan policy: {name}")
+        if self.move_limit_replicas is not None:
+            require_nonnegative(self.move_limit_replicas, field="plan policy: move_limit_replicas")
+        if self.max_shed_basis_points is not None:
+            require_between(
+                self.max_shed_basis_points,
+                low=0,
+                high=WHOLE_BP,
+                field="plan policy: max_shed_basis_points",
+            )

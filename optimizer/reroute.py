@@ -84,15 +84,6 @@ def rerouted_problem(
     return replace(bare, running=left, plan_policy=policy, classes=classes)
 
 
-def precompute(problem: Problem, plan: Plan) -> dict[str, Plan]:
-    """The reroute of every single loss, by the id of the site lost."""
-    return {
-        site.site_id: reroute(problem, plan, lost_sites=(site.site_id,))
-        for site in sorted(problem.fleet.sites, key=lambda s: s.site_id)
-        if site.site_id not in problem.lost_sites
-    }
-
-
 def _count(running: tuple[RunningGroup, ...], site_id: str, variant_id: str) -> int:
     return sum(
         r.replicas

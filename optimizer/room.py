@@ -17,9 +17,8 @@ from optimizer.plan import PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
 from sites.fleet import at_period
-from sites.units import WHOLE_BP
+from sites.units import BITS_PER_BYTE, WHOLE_BP
 
-_BITS_PER_BYTE = 8
 _ROUNDING = 1e-9
 
 
@@ -187,7 +186,7 @@ class Room:
         return _Appetite(
             busy=busy,
             watts=(point.full_w - point.idle_w) * site.pue * busy,
-            bits=rate * one.bytes_per_request * _BITS_PER_BYTE,
+            bits=rate * one.bytes_per_request * BITS_PER_BYTE,
             links=tuple(k.link_id for k in way.links) if way else (),
         )
 

@@ -13,12 +13,10 @@ from optimizer.plan import Plan, RejectReason
 from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
 from sites.fleet import Link, at_period
-from sites.units import WHOLE_BP
+from sites.units import BITS_PER_BYTE, WHOLE_BP
 
 BINDING_FROM = 0.999
 """A limit used to this part binds."""
-
-_BITS_PER_BYTE = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,7 +59,7 @@ class Stock:
             way = reach.way(one_class, share.site_id)
             rate = reach.rates[share.class_id] * share.basis_points / WHOLE_BP
             for link in way.links if way else ():
-                self._bits[link.link_id] += rate * one_class.bytes_per_request * _BITS_PER_BYTE
+                self._bits[link.link_id] += rate * one_class.bytes_per_request * BITS_PER_BYTE
 
     def spare_busy(self, group: ReplicaGroup) -> float:
         """Busy replicas a group could still take on the replicas it has."""
@@ -83,7 +81,7 @@ class Stock:
         busy = rate_rps * self.reach.replica_seconds(one, group)
         found = [*self._short_site(group, replicas=replicas, busy=busy)]
         way = self.reach.way(one, group.site_id)
-        more_bits = rate_rps * one.bytes_per_request * _BITS_PER_BYTE
+        more_bits = rate_rps * one.bytes_per_request * BITS_PER_BYTE
         for link in way.links if way else ():
             found.append(self._link(link, more_bits))
         return tuple(t for t in found if t.short > 1e-9 * max(1.0, t.limit))

@@ -1,7 +1,8 @@
 """Judges a plan from raw facts alone: every limit, the sums, the prices, the gap.
 
 Decides whether a plan may be acted on, never what a better one would be. It knows nothing of arcs
-or of the formulation; paths, latency and power are worked out again here and in `reach`.
+or of the formulation; paths, latency and limits are worked out again here and in `reach`. Draw and
+prices are `costs`'s, as in the finished plan: a stated cost is checked against them, they are not.
 
 Tolerance: shares are whole basis points, so each share may exceed what a flow limit allows by one
 basis point of its class; everything else must hold to 1e-6 relative.

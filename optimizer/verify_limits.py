@@ -14,20 +14,19 @@ from optimizer.plan import Plan, PlannedGroup
 from optimizer.reach import Reach
 from sites.errors import Violation
 from sites.fleet import at_period
-from sites.units import WHOLE_BP
+from sites.units import BITS_PER_BYTE, WHOLE_BP
 
 RELATIVE_TOLERANCE = 1e-6
-_BITS_PER_BYTE = 8
 
 
 def is_above(actual: float, limit: float, *, slack: float = 0.0) -> bool:
-    """Whether a quantity passes its limit by more than the tolerance and `slack`."""
-    return actual > limit + slack + RELATIVE_TOLERANCE * max(1.0, abs(limit))
+    """Whether a quantity passes its limit by more than the tolerance and `slack`; NaN does."""
+    return not actual <= limit + slack + RELATIVE_TOLERANCE * max(1.0, abs(limit))
 
 
 def differs(actual: float, expected: float) -> bool:
-    """Whether a stated quantity is not the expected one, beyond the tolerance."""
-    return abs(actual - expected) > RELATIVE_TOLERANCE * max(1.0, abs(expected))
+    """Whether a stated quantity is not the expected one, beyond the tolerance; NaN never is."""
+    return not abs(actual - expected) <= RELATIVE_TOLERANCE * max(1.0, abs(expected))
 
 
 def throughput(reach: Reach, plan: Plan) -> Iterator[Violation]:
@@ -89,38 +88,49 @@ def site_power(reach: Reach, plan: Plan) -> Iterator[Violation]:
 
 
 def supplies(reach: Reach, plan: Plan) -> Iterator[Violation]:
-    """Each supply within its limit, and a site's supplies together cover exactly its mean draw."""
+    """Each supply within its limit, and a site's supplies together cover exactly its mean draw.
+
+    Where what runs now idles beyond all supplies, that draw is the limit of their sum.
+    """
     drawn = draw_w(reach, plan.groups, plan.shares)
-    rounding = _draw_slack(reach, plan)
     idle = draw_w(reach, _running_groups(reach), ())
-    taken: dict[str, float] = defaultdict(float)
+    rounding = _draw_slack(reach, plan)
+    taken: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for use in plan.supplies:
-        taken[use.site_id] += use.power_w
-        site = reach.problem.fleet.site(use.site_id)
-        limits = {s.supply_id: at_period(s.limit_w, reach.problem.period) for s in site.supplies}
-        mend = max(0.0, idle.get(use.site_id, 0.0) - sum(limits.values()))
-        limit = limits[use.supply_id]
-        if use.power_w < 0 or is_above(
-            use.power_w, limit, slack=mend + rounding.get(use.site_id, 0.0)
-        ):
-            yield Violation(
-                code="supply_limit",
-                subject=f'supply "{use.site_id}/{use.supply_id}"',
-                limit=limit,
-                actual=use.power_w,
-                unit="W",
-                remedy="route less to this site or raise the supply's limit",
-            )
+        taken[use.site_id][use.supply_id] += use.power_w
     for site_id in sorted({*drawn, *taken}):
-        if differs(taken.get(site_id, 0.0), drawn.get(site_id, 0.0)):
+        site, used = reach.problem.fleet.site(site_id), taken[site_id]
+        limits = {s.supply_id: at_period(s.limit_w, reach.problem.period) for s in site.supplies}
+        mend = max(0.0, idle.get(site_id, 0.0) - sum(limits.values()))
+        slack = mend + rounding.get(site_id, 0.0)
+        for supply_id in sorted(used):
+            if used[supply_id] < 0 or is_above(used[supply_id], limits[supply_id], slack=slack):
+                yield _beyond_supply(
+                    f'supply "{site_id}/{supply_id}"', limits[supply_id], used[supply_id]
+                )
+        total = sum(used.values())
+        if mend > 0 and is_above(total, sum(limits.values()), slack=slack):
+            yield _beyond_supply(f'site "{site_id}"', sum(limits.values()), total)
+        if differs(total, drawn.get(site_id, 0.0)):
             yield Violation(
                 code="supply_cover",
                 subject=f'site "{site_id}"',
                 limit=drawn.get(site_id, 0.0),
-                actual=taken.get(site_id, 0.0),
+                actual=total,
                 unit="W",
                 remedy="the supplies must add up to the mean draw",
             )
+
+
+def _beyond_supply(subject: str, limit_w: float, actual_w: float) -> Violation:
+    return Violation(
+        code="supply_limit",
+        subject=subject,
+        limit=limit_w,
+        actual=actual_w,
+        unit="W",
+        remedy="route less to this site or raise the supply's limit",
+    )
 
 
 def _draw_slack(reach: Reach, plan: Plan) -> dict[str, float]:
@@ -142,7 +152,7 @@ def bandwidth(reach: Reach, plan: Plan) -> Iterator[Violation]:
     slack: dict[str, float] = defaultdict(float)
     for share in plan.shares:
         one = reach.classes[share.class_id]
-        bits = reach.rates[share.class_id] * one.bytes_per_request * _BITS_PER_BYTE
+        bits = reach.rates[share.class_id] * one.bytes_per_request * BITS_PER_BYTE
         way = reach.way(one, share.site_id)
         for link in way.links if way else ():
             used[link.link_id] += bits * share.basis_points / WHOLE_BP

@@ -296,7 +296,8 @@ class Cycle:
         order = Order(receipt_id=event.receipt_id, reason=ChangeReason.DRAIN)
         if event.site_id not in self._state.site_ids():
             return self._unknown_site(order, event.site_id, now_ms)
-        reason = event.reason or "asked for by an operator"
+        known = self._state.cordoned.get(event.site_id)
+        reason = event.reason or known or "asked for by an operator"
         effects: Effects = (
             *self._cordon(event.site_id, reason, drain=event.drain, now_ms=now_ms),
             CordonWanted(site_id=event.site_id, reason=reason),

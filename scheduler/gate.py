@@ -69,6 +69,22 @@ def check_reach(state: CycleState, change: Change) -> tuple[Violation, ...]:
     )
 
 
+def check_no_site_forgotten(state: CycleState, problem: Problem) -> tuple[Violation, ...]:
+    """Sites the problem no longer knows although replicas run there (``forgotten_site``)."""
+    known = {s.site_id for s in problem.fleet.sites}
+    return tuple(
+        Violation(
+            code="forgotten_site",
+            subject=f'site "{site_id}"',
+            limit="no replica",
+            actual="still runs replicas",
+            remedy="drain the site before its file is removed",
+        )
+        for site_id in sorted(set(state.site_ids()) - known)
+        if state.site(site_id).counts(ReplicaState.READY)
+    )
+
+
 def _lost(state: CycleState, problem: Problem, plan: Plan) -> Iterable[Violation]:
     used = {g.group.site_id for g in plan.groups} | {s.ingress_site_id for s in plan.shares}
     for site_id in sorted(used & (set(state.lost) | state.drained)):
@@ -79,16 +95,7 @@ def _lost(state: CycleState, problem: Problem, plan: Plan) -> Iterable[Violation
             actual=state.lost.get(site_id, "drained"),
             remedy="plan again without it",
         )
-    known = {s.site_id for s in problem.fleet.sites}
-    for site_id in sorted(set(state.site_ids()) - known):
-        if state.site(site_id).counts(ReplicaState.READY):
-            yield Violation(
-                code="forgotten_site",
-                subject=f'site "{site_id}"',
-                limit="no replica",
-                actual="still runs replicas",
-                remedy="drain the site before its file is removed",
-            )
+    yield from check_no_site_forgotten(state, problem)
 
 
 def _empty(problem: Problem, plan: Plan) -> Iterable[Violation]:

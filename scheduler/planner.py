@@ -16,7 +16,7 @@ from scheduler.desk import ChangeDesk, Order
 from scheduler.entries import PlanAccepted
 from scheduler.events import Alert, CycleEffect, PlanProposed, ReceiptChanged, SolveFinished
 from scheduler.failover import predict_failover
-from scheduler.gate import check_proposal, check_reach
+from scheduler.gate import check_no_site_forgotten, check_proposal, check_reach
 from scheduler.receipt import ChangeReason, RolloutState
 from scheduler.reconcile import changes_at
 from scheduler.replan import Asked, SolverDesk
@@ -98,10 +98,17 @@ class Planner:
         """Make an earlier accepted plan, or the one in force, happen as a new version."""
         if self.desk.is_busy:
             return self._busy(order, now_ms)
-        unusable = self._unusable(accepted.plan)
-        if unusable:
-            return self._reject(order, unusable, now_ms)
-        return self._put_into_force(order, accepted.problem, accepted.plan, now_ms)
+        violations = (
+            *self._unusable(accepted.plan),
+            *check_no_site_forgotten(self._state, accepted.problem),
+        )
+        if violations:
+            return self._reject(order, violations, now_ms)
+        effects = self._put_into_force(order, accepted.problem, accepted.plan, now_ms)
+        if is_watched(order.reason) and not self._rejected(order):
+            # else the next plan of the loop's own would bring back what a person took back
+            self._state.problem = self._restated(accepted.problem)
+        return effects
 
     def fail_over(self, site_id: str, now_ms: int) -> Effects:
         """Route around a site that was just declared lost; then ask for a full plan."""
@@ -197,6 +204,14 @@ class Planner:
         fleet = replace(problem.fleet, sites=sites)
         demand = () if self._state.config.use_forecast else problem.demand
         return replace(problem, fleet=fleet, demand=demand, running=(), lost_sites=())
+
+    def _restated(self, problem: Problem) -> Problem:
+        """An earlier problem as files would state it; cordons are those of now."""
+        own = {s.site_id: s.cordoned for s in self._state.problem.fleet.sites}
+        sites = tuple(
+            replace(s, cordoned=own.get(s.site_id, s.cordoned)) for s in problem.fleet.sites
+        )
+        return self._bare(replace(problem, fleet=replace(problem.fleet, sites=sites)))
 
     def _unsolved(self, asked: Asked, message: str, now_ms: int) -> Effects:
         alert = Alert(text=f"{asked.request_id}: {message}")

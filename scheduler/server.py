@@ -228,8 +228,9 @@ def _hubs(
 def _cycle(config: ServerConfig, started: Started, authority: Authority) -> tuple[Cycle, Admission]:
     admission = Admission(authority)
     admission.admit(started.problem)
-    if started.snapshot.accepted is not None:
-        admission.admit(started.snapshot.accepted.problem)
+    for known in (started.snapshot.previous, started.snapshot.accepted):
+        if known is not None:
+            admission.admit(known.problem)
     cycle_config = CycleConfig(lost_after_ms=config.lost_after_ms, auto_replan=config.auto_replan)
     return Cycle(started, config=cycle_config, keys=admission.keys), admission
 

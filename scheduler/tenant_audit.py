@@ -43,8 +43,8 @@ def tenant_report(
     reported: Mapping[str, int],
 ) -> ResidencyReport:
     """The residency report of one tenant for [since, until) wall milliseconds."""
-    name = tenant_pseudonym(pki_dir, tenant_id)
     with LedgerReader.open(ledger_dir) as reader:
+        name = tenant_pseudonym(pki_dir, tenant_id)
         return residency_report(
             reader,
             tenant_id=tenant_id,

@@ -168,8 +168,8 @@ class SiteAssignment:
     """One site's part of a plan. Newer means higher (epoch, version); the digest of the fact names
     it.
 
-    `expires_at_ms` (wall): after it, the assignment is never *newly* applied; one already applied
-    keeps serving. `power_budget_w` and `pue` are the site's limits in the plan's period.
+    `expires_at_ms` (wall): no agent takes the assignment up after it; where in force, it stays so.
+    `power_budget_w` and `pue` are the site's limits in the plan's period.
     `api_key_jwks` is the JSON Web Key Set (text) against which the gateway checks tenants' API
     keys.
     """

@@ -1,8 +1,7 @@
-"""The three kinds of "no".
+"""How Hinterland says no: broken limits as values, operating faults as exceptions.
 
-An expected refusal is a value (`Violation`); an operating fault is an exception, in families by
-what the caller does next (retry, refuse, stop); a programmer's mistake is an `assert`. This module
-holds the first two; it decides nothing about when to use them.
+A `Violation` is handed back where a refusal was to be expected. Exceptions are sorted by how their
+caller goes on: try again, change the input, give up. When to use which is the raiser's decision.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Where one request attempt was processed, under which plan and policy. No prompts, no completions.
+"""Evidence of one request attempt: site, country, plan, policy. No prompts, no completions.
 
 One record per attempt at a serving site, and one per request refused or shed at an ingress site: a
 fail-closed decision is evidence too. Tenant and request ids arrive here already pseudonymised.
@@ -13,7 +13,7 @@ from sites.units import require_country, require_id, require_nonnegative
 
 
 class ExecutionDecision(StrEnum):
-    """What the gateway did with the attempt."""
+    """What the gateway did with the attempt; UNRECORDED: how its records of a time were lost."""
 
     SERVED = "served"
     FAILED = "failed"
@@ -22,6 +22,7 @@ class ExecutionDecision(StrEnum):
     REFUSED_UNKNOWN_MODEL = "refused_unknown_model"
     REFUSED_UNAUTHENTICATED = "refused_unauthenticated"
     REFUSED_BAD_REQUEST = "refused_bad_request"
+    UNRECORDED = "unrecorded"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

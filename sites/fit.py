@@ -35,27 +35,23 @@ def possible_draw_w(
     )
 
 
-def check_fit(
-    assignment: SiteAssignment, *, running: Mapping[str, int] | None = None
-) -> tuple[Violation, ...]:
+def check_fit(assignment: SiteAssignment) -> tuple[Violation, ...]:
     """Every limit of its own site the assignment breaks; empty if it fits.
 
-    `running`: replicas per group id that hold hardware now (loading and draining included); where
-    given, each group counts with the larger of wanted and running. Unknown groups in `running` are
-    ignored (they have no figures here). Codes: ``site_power``, ``pool_accelerators``,
-    ``accelerator_memory``, ``unknown_pool``, ``wrong_site``, ``unknown_policy``, ``residency``,
-    ``transit``, ``absent_group``, ``variant_not_allowed``, ``unknown_service``,
+    Codes: ``site_power``, ``pool_accelerators``, ``accelerator_memory``, ``wrong_accelerator``,
+    ``wrong_accelerators_per_replica``, ``unknown_pool``, ``wrong_site``, ``unknown_policy``,
+    ``residency``, ``transit``, ``absent_group``, ``variant_not_allowed``, ``unknown_service``,
     ``unknown_tenant``, ``unknown_peer``.
     """
     return (
-        *_check_power(assignment, running or {}),
-        *_check_pools(assignment, running or {}),
+        *_check_power(assignment),
+        *_check_pools(assignment),
         *_check_routes(assignment),
     )
 
 
-def _check_power(assignment: SiteAssignment, running: Mapping[str, int]) -> Iterable[Violation]:
-    draw_w = possible_draw_w(assignment.groups, pue=assignment.pue, running=running)
+def _check_power(assignment: SiteAssignment) -> Iterable[Violation]:
+    draw_w = possible_draw_w(assignment.groups, pue=assignment.pue)
     if draw_w > assignment.power_budget_w + POWER_TOLERANCE_W:
         yield Violation(
             code="site_power",
@@ -67,7 +63,7 @@ def _check_power(assignment: SiteAssignment, running: Mapping[str, int]) -> Iter
         )
 
 
-def _check_pools(assignment: SiteAssignment, running: Mapping[str, int]) -> Iterable[Violation]:
+def _check_pools(assignment: SiteAssignment) -> Iterable[Violation]:
     pools = {p.pool_id: p for p in assignment.pools}
     used = dict.fromkeys(pools, 0)
     for target in sorted(assignment.groups, key=lambda t: t.group):
@@ -80,8 +76,7 @@ def _check_pools(assignment: SiteAssignment, running: Mapping[str, int]) -> Iter
         if pool is None:
             yield _refused("unknown_pool", subject, ", ".join(sorted(pools)), group.pool_id)
             continue
-        replicas = max(target.replicas, running.get(group.group_id, 0))
-        used[group.pool_id] += replicas * group.accelerators_per_replica
+        used[group.pool_id] += target.replicas * group.accelerators_per_replica
         yield from _check_point(target, pool)
     for pool_id in sorted(pools):
         if used[pool_id] > pools[pool_id].count:

@@ -77,8 +77,7 @@ class HardwarePool:
     """Identical accelerators at one site.
 
     `price_usd_per_accelerator_h` is wear for owned pools, rent for rented and spot ones; it is
-    paid per accelerator in use. `idle_w_per_accelerator` is drawn by an accelerator that holds a
-    replica.
+    paid per accelerator in use.
     """
 
     pool_id: str

@@ -71,10 +71,10 @@ def _build_union(kinds: tuple[Any, ...], value: Any, where: str, faults: list[st
     present = tuple(k for k in kinds if k is not types.NoneType)
     if len(present) == 1:
         return _build(present[0], value, where, faults)
+    if isinstance(value, int) and float in present and int not in present:
+        return _build_scalar(float, value, where, faults)
     if not isinstance(value, bool) and any(isinstance(value, k) for k in present):
-        return value
-    if isinstance(value, int) and float in present and not isinstance(value, bool):
-        return float(value)
+        return _build_scalar(type(value), value, where, faults)
     faults.append(f"{where}: {value!r} has the wrong type")
     return None
 
@@ -121,18 +121,26 @@ def _build_fact(cls: type[Any], value: Any, where: str, faults: list[str]) -> An
 
 
 def _build_scalar(kind: Any, value: Any, where: str, faults: list[str]) -> Any:
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = _as_float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)  # canonical JSON writes 1.0 and 1 alike
     fault = _unwritable(value)
     if fault:
         faults.append(f"{where}: {fault}")
         return None
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if kind is int and isinstance(value, float) and value.is_integer():
-        return int(value)  # canonical JSON writes 1.0 and 1 alike
     if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
         return value
     faults.append(f"{where}: {value!r} is not of type {kind.__name__}")
     return None
+
+
+def _as_float(value: int) -> float:
+    """Canonical JSON writes 1e20 without a point; what no float can hold is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _unwritable(value: Any) -> str:

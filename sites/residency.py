@@ -1,4 +1,4 @@
-"""Where data may be processed and which countries it may cross.
+"""What a residency policy allows: countries and tags for processing, countries for passing through.
 
 Decides `may_process`, `may_transit` and which of two policies is stricter. Who chooses sites by
 these answers is the optimizer; who enforces them on a site is the agent and its gateway.

@@ -13,6 +13,9 @@ from sites.units import (
     require_unique,
 )
 
+RATE_RPS_MAX = 1e6
+"""Far above any one class; beyond it the solver's figures differ too much in size to be trusted."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SloTarget:
@@ -30,7 +33,7 @@ class SloTarget:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Service:
-    """What a client asks for (the OpenAI ``model`` name) and the variants allowed to answer it."""
+    """A name clients put in the ``model`` field of a request, and the variants that may answer."""
 
     service_id: str
     variant_ids: tuple[str, ...]
@@ -93,7 +96,7 @@ class TrafficClass:
         if not self.rate_rps:
             raise InvalidFactError(f"{name}: rate_rps is empty")
         for rate in self.rate_rps:
-            require_nonnegative(rate, field=f"{name}: rate_rps")
+            require_between(rate, low=0, high=RATE_RPS_MAX, field=f"{name}: rate_rps")
         require_nonnegative(self.input_tokens, field=f"{name}: input_tokens")
         require_positive(self.output_tokens, field=f"{name}: output_tokens")
         require_nonnegative(self.bytes_per_request, field=f"{name}: bytes_per_request")

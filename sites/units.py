@@ -16,7 +16,10 @@ WHOLE_BP = 10_000
 """Basis points of a whole: traffic shares are integers that sum to exactly this."""
 
 MS_PER_S = 1_000
+S_PER_H = 3_600.0
 W_PER_KW = 1_000.0
+BITS_PER_BYTE = 8
+BYTES_PER_GB = 1e9
 HOURS_PER_DAY = 24
 
 _IDENTIFIER = re.compile(r"[a-z0-9](?:[a-z0-9._/:@+-]{0,198}[a-z0-9])?\Z")

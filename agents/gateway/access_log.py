@@ -92,6 +92,42 @@ class LogContext:
             busy_s = duration_ms / MS_PER_S / point.concurrency
         return busy_s * point.full_w * self.assignment.pue
 
+    def unrecorded(self, failed_writes: int, *, between_ms: tuple[int, int]) -> ExecutionRecord:
+        """The record that others are missing: so many log writes failed between two instants."""
+        site = self.assignment
+        return ExecutionRecord(
+            agent_site_id=site.site_id,
+            agent_identity=self.agent_identity,
+            sequence=0,
+            hop="ingress",
+            request_id="",
+            attempt=1,
+            idempotency_key="",
+            tenant_pseudonym="",
+            service_id="",
+            variant_id="",
+            replica_group_id="",
+            residency_policy_id="",
+            ingress_site_id=site.site_id,
+            serving_site_id="",
+            serving_country="",
+            legal_entity="",
+            transit_countries=(),
+            started_at_ms=between_ms[0],
+            ended_at_ms=between_ms[1],
+            tokens_in=-1,
+            tokens_out=-1,
+            energy_j_estimated=0.0,
+            epoch=site.epoch,
+            version=site.version,
+            plan_digest=site.plan_digest,
+            policy_digest=site.policy_digest,
+            decision=ExecutionDecision.UNRECORDED,
+            http_status=0,
+            reason=f"{failed_writes} writes of the gateway's log failed; their records are lost",
+            clock_error_ms=self.clock_error_ms,
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParsedLines:

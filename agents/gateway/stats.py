@@ -26,8 +26,9 @@ _VERSION_STATS = {
 _ANSWERS = re.compile(
     rf"{COUNTERS}\.answers\.route\.(?P<route>.*)\.site\.(?P<site>.*)\.status\.(?P<status>\d+)\Z"
 )
-OBSERVED = rf"^{COUNTERS}\.answers|^cluster\.sites.*\.upstream_rq_retry$"
-"""Filter of the stats that `observation` reads."""
+_LOG_FAILED = "filesystem.write_failed"
+OBSERVED = rf"^{COUNTERS}\.answers|^cluster\.sites.*\.upstream_rq_retry$|^filesystem\.write_failed$"
+"""Filter of the stats that `observation` and `failed_log_writes` read."""
 
 SWITCHED = (
     r"^(cluster_manager\.cds|listener_manager\.lds|http\.(client|peer)\.rds\..*)"
@@ -84,6 +85,12 @@ def observation(
         routes=_route_counts(answers),
         routes_digest=routes_digest,
     )
+
+
+def failed_log_writes(stats: Mapping[str, Any]) -> int:
+    """Writes to Envoy's log files that failed since it started; each lost one line or more."""
+    named = (s for s in stats.get("stats", ()) if s.get("name") == _LOG_FAILED)
+    return sum(int(s["value"]) for s in named)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

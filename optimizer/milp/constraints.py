@@ -10,12 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pyomo.environ as pyo
-
 from optimizer.milp.model import Formulation, kw
 from optimizer.policy import GroupBound
 from sites.fleet import at_period
-from sites.units import WHOLE_BP
+from sites.units import BITS_PER_BYTE, WHOLE_BP
 
 
 def demand_balance(f: Formulation) -> None:
@@ -125,7 +123,7 @@ def link_bandwidth(f: Formulation) -> None:
     """
     crossing: dict[str, list[tuple[float, Any]]] = {}
     for key in f.inputs.arcs:
-        megabits = f.inputs.classes[key[0]].bytes_per_request * 8 / 1e6
+        megabits = f.inputs.classes[key[0]].bytes_per_request * BITS_PER_BYTE / 1e6
         if megabits > 0:
             for link_id in f.inputs.link_ids(key):
                 crossing.setdefault(link_id, []).append((megabits, f.model.x[key]))
@@ -371,5 +369,3 @@ def add_rows(f: Formulation) -> None:
     """Declare all rows of all families."""
     for family in FAMILIES:
         family(f)
-    assert all(hasattr(f.model, family.__name__) for family in FAMILIES)
-    assert isinstance(f.model, pyo.ConcreteModel)

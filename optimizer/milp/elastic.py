@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
 import pyomo.environ as pyo
 
 from optimizer.costs import (
+    by_price,
     draw_w,
     possible_draw_w,
     shed_price_usd_per_h,
@@ -72,10 +72,10 @@ def _broken_now(problem: Problem) -> dict[RowKey, float]:
         budget_w = at_period(problem.fleet.site(site_id).power_budget_w, problem.period)
         over["site_power", site_id] = kw(possible_w - budget_w)
     for site_id, idle_w in draw_w(reach, running, ()).items():
-        supplies = problem.fleet.site(site_id).supplies
+        supplies = by_price(problem, problem.fleet.site(site_id))
         missing_w = idle_w - sum(at_period(k.limit_w, problem.period) for k in supplies)
-        for supply in supplies:
-            over["supply_limit", f"{site_id}/{supply.supply_id}"] = kw(missing_w)
+        # one supply alone, and the one `supply_stack` overflows into: slack on each would add up
+        over["supply_limit", f"{site_id}/{supplies[-1].supply_id}"] = kw(missing_w)
     for pool_id, used in _counted(running, by_pool=True).items():
         site_id, _, name = pool_id.partition("/")
         count = problem.fleet.site(site_id).pool(name).count
@@ -231,13 +231,12 @@ def _describe(
     unit, show, remedy = _WORDS[family]
     if family == "shed_cap" and hopeless:
         remedy = "no site may serve it (its pruned arcs say why); drop the class or " + remedy
-    price: Any = _unit_price(Reach(problem), key) * excess
     return Relaxation(
         code=family,
         subject=subject,
         limit=show(problem, subject, limit),
         needed=show(problem, subject, limit + excess),
         unit=unit,
-        price_usd_per_h=float(price),
+        price_usd_per_h=_unit_price(Reach(problem), key) * excess,
         remedy=remedy,
     )

@@ -7,13 +7,14 @@ the plan costs; the bound is the solver's.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 
+from optimizer.assign import split_bp
 from optimizer.costs import priced_plan
 from optimizer.milp.highs import Point
 from optimizer.milp.inputs import ArcKey, Inputs
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
-from sites.units import WHOLE_BP
 
 _DUST = 1e-7
 """Parts of a class below this are the solver's tolerance, not traffic."""
@@ -72,16 +73,10 @@ def _parts(inputs: Inputs, point: Point, *, class_id: str, placed: set[str]) -> 
 def whole_basis_points(parts: Mapping[ArcKey, float]) -> dict[ArcKey, int]:
     """Round positive parts to integers summing to 10 000, largest remainder first (ties by key).
 
-    Parts that round to 0 are left out. Raises ValueError if there is no part.
+    Parts that round to 0 are left out. Raises InvalidFactError if there is no part.
     """
-    if not parts:
-        raise ValueError("nothing to round: give at least one part")
-    scale = WHOLE_BP / sum(parts.values())
-    whole = {key: int(part * scale) for key, part in parts.items()}
-    by_remainder = sorted(parts, key=lambda key: (whole[key] - parts[key] * scale, key))
-    for key in by_remainder[: WHOLE_BP - sum(whole.values())]:
-        whole[key] += 1
-    return {key: basis_points for key, basis_points in sorted(whole.items()) if basis_points}
+    whole = split_bp({key: Fraction(part) for key, part in parts.items()})
+    return {key: basis_points for key, basis_points in whole.items() if basis_points}
 
 
 def _share(inputs: Inputs, key: ArcKey, basis_points: int) -> TrafficShare:

@@ -146,7 +146,8 @@ def _set_columns(lp: Any, columns: tuple[Any, ...]) -> None:
 
 def run(compiled: Compiled, budget: Budget, *, start: Mapping[str, int] | None = None) -> Point:
     """Solve once. `start` (replicas by group id) is a first guess the solver completes itself;
-    without one, a large search looks for its own.
+    without one, a large search looks for its own. Relaxation, own start and search are three runs
+    of `time_s`, a quarter of it, and `time_s` at the most.
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """

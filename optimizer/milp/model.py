@@ -85,7 +85,7 @@ class Formulation:
         )
 
     def rows(self, family: str, subjects: Iterable[str], rule: Callable[[str], Any]) -> None:
-        """Declare one row per subject; a rule answers an expression or `pyo.Constraint.Skip`."""
+        """Declare one row per subject; a rule answers the row's relation for a subject."""
         index = list(subjects)
         row = pyo.Constraint(index, rule=lambda _, subject: rule(subject))
         self.model.add_component(family, row)

@@ -19,9 +19,7 @@ from optimizer.costs import (
 )
 from optimizer.milp.model import Formulation
 from optimizer.reach import Reach
-from sites.units import W_PER_KW
-
-_S_PER_H = 3_600.0
+from sites.units import S_PER_H, W_PER_KW
 
 Term = Callable[[Formulation, Reach], Any]
 
@@ -72,9 +70,8 @@ def network(f: Formulation, reach: Reach) -> Any:
     return _sum(
         f,
         (
-            (arc.network_usd_per_request * _S_PER_H, f.model.x[key])
+            (arc.network_usd_per_request * S_PER_H, f.model.x[key])
             for key, arc in f.inputs.arcs.items()
-            if arc.network_usd_per_request > 0
         ),
     )
 

@@ -142,6 +142,8 @@ def _show_completeness(out: Output, report: ResidencyReport) -> None:
         text = f"{one.site_id} 0-{one.held}" if one.held >= 0 else f"{one.site_id} none"
         if one.gaps:
             text += f" ({one.gaps} missing)"
+        if one.losses:
+            text += f" (its gateway could not write its log at {one.losses} times: records lost)"
         if one.reported is not None and one.reported > one.held:
             text += f" (agent has up to {one.reported})"
         agents.append(text)

@@ -61,18 +61,21 @@ class AgentCompleteness:
     """Records of one agent: sequences 0 to `held`, `gaps` missing among them.
 
     `reported` is the newest sequence the agent itself spoke of; None: it could not be asked, so
-    whether it holds records nobody has seen is not known.
+    whether it holds records nobody has seen is not known. `losses` counts the times, within the
+    report's, at which the site's gateway could not write down what it did.
     """
 
     site_id: str
     held: int
     gaps: int
     reported: int | None
+    losses: int = 0
 
     @property
     def complete(self) -> bool:
         """Whether nothing the agent is known to have recorded is missing."""
-        return self.gaps == 0 and (self.reported is None or self.held >= self.reported)
+        told = self.reported is None or self.held >= self.reported
+        return told and self.gaps == 0 and self.losses == 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,6 +137,7 @@ class _Tally:
     sites: tuple[str, ...] = ()
     held: dict[str, int] = field(default_factory=dict)
     counts: Counter[str] = field(default_factory=Counter)
+    losses: Counter[str] = field(default_factory=Counter)
     altered: list[str] = field(default_factory=list)
 
 
@@ -212,6 +216,9 @@ def _count_record(
     tally.held[agent] = max(tally.held.get(agent, -1), record["sequence"])
     tally.counts[agent] += 1
     started_ms = record["started_at_ms"]
+    if record["decision"] == ExecutionDecision.UNRECORDED.value:
+        tally.losses[agent] += started_ms < between[1] and record["ended_at_ms"] >= between[0]
+        return
     if record["tenant_pseudonym"] not in names or not between[0] <= started_ms < between[1]:
         return
     if not record["serving_site_id"]:
@@ -291,6 +298,7 @@ def _agents(tally: _Tally, reported: Mapping[str, int]) -> tuple[AgentCompletene
             held=tally.held.get(site_id, -1),
             gaps=tally.held.get(site_id, -1) + 1 - tally.counts[site_id],
             reported=reported.get(site_id),
+            losses=tally.losses[site_id],
         )
         for site_id in sorted({*tally.held, *tally.sites, *reported})
     )

@@ -257,12 +257,8 @@ def verify(path: Path, *, key: str = "", seen: tuple[Path, ...] = ()) -> Verdict
             _check(open_source(path, stack), verdict, key, seen)
     except InvalidSignature:
         verdict.faults.append("a checkpoint's signature does not hold")
-    except UnicodeDecodeError as fault:
-        verdict.faults.append(f"{path}: neither a ledger nor an export of one: {fault.reason}")
-    except OSError as fault:
-        verdict.faults.append(f"{fault.filename or path}: {fault.strerror or fault}")
-    except (sqlite3.Error, ValueError, KeyError) as fault:
-        verdict.faults.append(f"{path}: {type(fault).__name__}: {fault}")
+    except (OSError, sqlite3.Error, ValueError, KeyError) as fault:
+        verdict.faults.append(f"{path}: {getattr(fault, 'strerror', '') or fault}")
     except (TypeError, AttributeError, RecursionError) as fault:  # JSON of an unexpected shape
         verdict.faults.append(f"an entry is not what its kind says: {fault}")
     return verdict

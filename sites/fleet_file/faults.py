@@ -25,9 +25,15 @@ class Fault:
     message: str
 
     def __str__(self) -> str:
-        if not self.line:
-            return f"{self.file}: error: {self.message}"
-        return f"{self.file}:{self.line}:{self.column}: error: {self.message}"
+        place = f":{self.line}:{self.column}" if self.line else ""
+        return _on_one_line(f"{self.file}{place}: error: {self.message}")
+
+
+def _on_one_line(text: str) -> str:
+    """What a file holds is quoted in faults: it must not break their lines or steer a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class FleetFileError(RefusedError):

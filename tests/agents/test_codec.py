@@ -30,6 +30,7 @@ from agents.frames import (
 from agents.v1 import agents_pb2
 from sites.assignment import Lease, ReplicaGroup
 from sites.errors import InvalidFactError, Violation
+from sites.plain import INTEGER_MAX
 from sites.steps import AssignmentVerdict, Step, StepKind, StepOutcome, StepResult
 from sites.telemetry import (
     GatewayObservation,
@@ -42,11 +43,9 @@ from sites.telemetry import (
     SiteObservation,
 )
 
-INT64_MAX = 2**63 - 1
-
 ids = st.from_regex(r"[a-z0-9]([a-z0-9._/:@+-]{0,20}[a-z0-9])?", fullmatch=True)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-counts = st.integers(0, INT64_MAX)
+counts = st.integers(0, INTEGER_MAX)
 amounts = st.floats(0, allow_nan=False, allow_infinity=False)
 floats = st.floats(allow_nan=False, allow_infinity=False)
 
@@ -88,7 +87,7 @@ hellos = st.builds(
     version=counts,
     assignment_digest=texts,
     replicas=several(replicas),
-    last_record_sequence=st.integers(-1, INT64_MAX),
+    last_record_sequence=st.integers(-1, INTEGER_MAX),
 )
 gateways = st.builds(
     GatewayObservation,
@@ -170,7 +169,7 @@ control_facts = st.one_of(
         timeout_ms=counts,
     ),
     st.builds(Lease, epoch=counts, expires_at_ms=counts),
-    st.builds(RecordAck, site_id=ids, sequence=st.integers(-1, INT64_MAX)),
+    st.builds(RecordAck, site_id=ids, sequence=st.integers(-1, INTEGER_MAX)),
     st.builds(Drain, reason=texts, reconnect_after_ms=counts),
 )
 

@@ -222,3 +222,32 @@ def test_a_rotation_the_gateway_never_heard_of_is_undone(
     pump.gateway.log_fault = None
     pump.turn(2)
     assert pump.receive() == ["r0"]
+
+
+def test_what_the_gateway_could_not_log_becomes_one_record_that_says_so(pump: Pump) -> None:
+    pump.write(line(0))
+    pump.turn()
+    assert pump.pump.pending == 1
+    pump.gateway.failed_writes = 3
+    pump.spool.limit_size(pages=1)  # the same disk: its spool takes nothing either
+    pump.turn()
+    assert pump.pump.pending == 2, "the loss is known though nothing could be written"
+    pump.spool.limit_size(pages=1_000)
+    pump.turn(3)
+    batch = pump.spool.batch(after=0, records_max=9, bytes_max=10**6)
+    assert batch is not None
+    told = [json.loads(content) for content in batch.records]
+    assert [(one["sequence"], one["decision"]) for one in told] == [(1, "unrecorded")]
+    assert told[0]["reason"].startswith("3 writes of the gateway's log failed")
+    assert told[0]["serving_site_id"] == ""
+    assert pump.pump.pending == 2
+    pump.pump.close()
+    pump.open()
+    pump.turn(2)
+    assert pump.pump.last_sequence == 1, "a restarted agent does not tell of it again"
+    pump.gateway.failed_writes = -1  # a new gateway nobody has asked yet
+    pump.turn()
+    assert pump.pump.last_sequence == 1
+    pump.gateway.failed_writes = 1
+    pump.turn(2)
+    assert pump.pump.last_sequence == 2

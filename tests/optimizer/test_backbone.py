@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optimizer.backbone import Backbone, LawfulPath, ingress_of, lawful_accesses, lawful_path
+from optimizer.backbone import Backbone, LawfulPath, ingress_of, lawful_accesses
 from optimizer.reach import Reach
 from sites.fleet import Fleet
 from sites.residency import ResidencyPolicy, may_transit
@@ -102,16 +102,16 @@ def test_a_shorter_unlawful_way_is_passed_over() -> None:
         ),
     )
 
-    assert lawful_path(fleet, b.EU_ONLY, source="a", target="b") == LawfulPath(
+    assert Backbone(fleet).path(b.EU_ONLY, source="a", target="b") == LawfulPath(
         sites=("a", "b"), links=("a--b",), rtt_ms=30.0, price_usd_per_gb=0.2, transit_countries=()
     )
-    through = lawful_path(fleet, EU_WITH_CH, source="a", target="b")
+    through = Backbone(fleet).path(EU_WITH_CH, source="a", target="b")
     assert through is not None
     assert (through.sites, through.transit_countries) == (("a", "c", "b"), ("CH",))
 
 
 def test_the_way_to_oneself_is_empty() -> None:
-    here = lawful_path(Fleet(sites=(b.site("a"),)), b.EU_ONLY, source="a", target="a")
+    here = Backbone(Fleet(sites=(b.site("a"),))).path(b.EU_ONLY, source="a", target="a")
 
     assert here is not None
     assert (here.sites, here.links, here.rtt_ms) == (("a",), (), 0.0)
@@ -121,7 +121,7 @@ def test_nothing_leaves_a_country_the_data_may_not_enter() -> None:
     fleet = Fleet(sites=(b.site("a", country="US"), b.site("b")), links=(b.link("a", "b"),))
 
     assert Backbone(fleet).paths_from(b.EU_ONLY, "a") == {}
-    assert lawful_path(fleet, b.EU_ONLY, source="b", target="a") is None
+    assert Backbone(fleet).path(b.EU_ONLY, source="b", target="a") is None
 
 
 def test_a_class_enters_at_the_nearest_access_that_is_lawful_and_not_lost() -> None:

@@ -11,6 +11,7 @@ from optimizer.explain import ClassExplanation, explain_plan
 from optimizer.explain_text import binding_lines, class_lines, rejected_lines, shed_lines
 from optimizer.greedy import greedy_plan
 from optimizer.plan import Plan, PruneReason, RejectReason
+from optimizer.policy import GroupBound
 from optimizer.problem import Problem
 from tests.optimizer import builders as b
 
@@ -37,8 +38,7 @@ def test_every_site_is_chosen_or_has_a_reason_and_every_shed_class_a_line(
     sites = {s.site_id for s in problem.fleet.sites}
     for one in explanation.classes:
         chosen, rejected = {c.site_id for c in one.choices}, [r.site_id for r in one.rejections]
-        if find_arcs(problem).pruned_for(one.class_id) or one.choices:
-            assert chosen | set(rejected) == sites or _enters_nowhere(one)
+        assert chosen | set(rejected) == sites or _enters_nowhere(one)
         assert chosen.isdisjoint(rejected)
         assert len(rejected) == len(set(rejected))
         assert {r.reason for r in one.rejections} <= REASONS
@@ -127,6 +127,22 @@ def test_traffic_not_worth_serving_shows_both_prices() -> None:
         '0.001 req/s of "chat" (class c, policy any) is not worth serving: cheapest is '
         "+1 replica of a/p/v/x1 at $1.03/h, shedding it costs $0.02/h",
     )
+
+
+def test_what_a_policy_keeps_from_being_served_is_not_called_not_worth_it() -> None:
+    spread = b.problem(classes=[b.traffic_class(spread_sites=2)])
+    plan = b.plan(spread, groups={}, shares={}, shed={"c": 10_000})
+    assert shed_lines(explain_plan(spread, plan)) == (
+        '10 req/s of "chat" (class c, policy any) is not served because of spread_sites 2 '
+        "(1 may serve it): +1 replica of a/p/v/x1 would serve it at $1.03/h, shedding it costs "
+        "$900.00/h",
+    )
+    bound = GroupBound(site_id="a", variant_id="v", most=0)
+    policy = replace(b.DEFAULT_POLICY, replica_bounds=(bound,), move_limit_replicas=0)
+    held = b.problem(sites=[b.site(cordoned=True)], plan_policy=policy)
+    plan = b.plan(held, groups={}, shares={}, shed={"c": 10_000})
+    (line,) = shed_lines(explain_plan(held, plan))
+    assert "because of replica cap 0 of a/v, move limit 0, cordon of a:" in line
 
 
 def test_limits_that_are_used_up_are_listed() -> None:

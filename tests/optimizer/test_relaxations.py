@@ -48,6 +48,19 @@ def test_a_broken_limit_is_never_worsened() -> None:
     assert "site_power" in {r.code for r in refused(problem).relaxations}
 
 
+def test_an_idle_draw_beyond_all_supplies_may_stay_but_serves_nothing_more() -> None:
+    policy = replace(b.DEFAULT_POLICY, move_limit_replicas=0)
+    supplies = [b.supply("sun", limit_w=100.0, price=0.01), b.supply(limit_w=100.0)]
+    problem = b.problem(
+        sites=[b.site(supplies=supplies)], running={"a/p/v/x1": 3}, plan_policy=policy
+    )
+
+    plan = solve(problem).plan
+    assert plan is not None
+    assert {u.supply_id: u.power_w for u in plan.supplies} == {"sun": 100.0, "grid": 200.0}
+    assert [s.basis_points for s in plan.shed] == [10_000]
+
+
 @pytest.mark.parametrize(
     ("problem", "code", "subject", "limit", "needed", "price"),
     [

@@ -13,7 +13,7 @@ from optimizer.plan import Plan
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reach import Reach
-from optimizer.reroute import precompute, reroute, rerouted_problem
+from optimizer.reroute import reroute, rerouted_problem
 from optimizer.verify import check_plan
 from sites.units import WHOLE_BP
 from tests.optimizer import builders as b
@@ -170,11 +170,3 @@ def test_a_floor_at_the_lost_site_and_a_spread_nobody_can_keep_give_way() -> Non
     assert shares_of(moved) == {B: WHOLE_BP}
     answered = rerouted_problem(problem, plan, lost_sites=["a"])
     assert check_plan(answered, moved) == ()
-
-
-def test_every_single_loss_is_precomputed_as_it_would_be_rerouted() -> None:
-    problem = three_sites([b.traffic_class(rate_rps=20.0)])
-    plan = greedy(problem)
-    ready = precompute(problem, plan)
-    assert list(ready) == ["a", "b", "c"]
-    assert ready["a"] == reroute(problem, plan, lost_sites=["a"])

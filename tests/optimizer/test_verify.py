@@ -169,6 +169,31 @@ def _supply_cover() -> tuple[Problem, Plan]:
     return problem, _honest_gap(replace(plan, supplies=(less,), cost=cheaper))
 
 
+def _supply_named_twice() -> tuple[Problem, Plan]:
+    problem = b.problem(sites=[b.site(supplies=[b.supply(limit_w=200.0)])])
+    half = SupplyUse(site_id="a", supply_id="grid", power_w=150.0)
+    return problem, replace(served_at(problem, A), supplies=(half, half))
+
+
+def _idle_draw_exceeded() -> tuple[Problem, Plan]:
+    supplies = [b.supply(s, limit_w=100.0, price=0.0) for s in ("grid", "sun")]
+    problem = b.problem(sites=[b.site(supplies=supplies)], running={A: 3})
+    plan = b.plan(problem, groups={A: 3}, shares={("c", A): 5_000}, shed={"c": 5_000})
+    even = tuple(SupplyUse(site_id="a", supply_id=s, power_w=200.0) for s in ("grid", "sun"))
+    return problem, replace(plan, supplies=even)  # 400 W where 300 W idle and 200 W are supplied
+
+
+def _no_number() -> tuple[Problem, Plan]:
+    problem = b.two_sites()
+    return problem, replace(served_at(problem, A), gap=float("nan"))
+
+
+def _no_power_number() -> tuple[Problem, Plan]:
+    problem = b.problem(sites=[b.site(supplies=[b.supply(price=0.0)])])
+    unknown = SupplyUse(site_id="a", supply_id="grid", power_w=float("nan"))
+    return problem, replace(served_at(problem, A), supplies=(unknown,))
+
+
 def _bandwidth() -> tuple[Problem, Plan]:
     problem = b.two_sites(classes=[b.traffic_class(bytes_per_request=1_000.0)])
     fleet = replace(problem.fleet, links=(b.link("a", "b", bandwidth_bps=79_000.0),))
@@ -284,6 +309,10 @@ PLANTED: dict[Callable[[], tuple[Problem, Plan]], list[str]] = {
     _possible_draw: ["site_power"],
     _supply: ["supply_limit"],
     _supply_cover: ["supply_cover"],
+    _supply_named_twice: ["supply_limit"],
+    _idle_draw_exceeded: ["supply_limit"],
+    _no_number: ["gap"],
+    _no_power_number: ["supply_limit", "supply_cover", "cost", "cost", "cost"],
     _bandwidth: ["link_bandwidth"],
     _spread: ["spread"],
     _floor: ["replica_floor"],

@@ -150,10 +150,10 @@ def test_a_site_whose_gateway_lives_keeps_its_traffic_when_its_agent_dies() -> N
     assert world.faults == []
 
 
-def propose_scaled(world: World, receipt_id: str) -> Receipt:
-    """A plan for half the demand."""
+def propose_scaled(world: World, receipt_id: str, *, factor: float = 0.5) -> Receipt:
+    """A plan for that part of the demand."""
     problem = world.cycle.view().problem
-    classes = tuple(replace(c, rate_rps=(c.rate_rps[0] / 2,)) for c in problem.classes)
+    classes = tuple(replace(c, rate_rps=(c.rate_rps[0] * factor,)) for c in problem.classes)
     return propose(world, receipt_id, replace(problem, classes=classes))
 
 
@@ -204,6 +204,26 @@ def test_undo_puts_the_earlier_plan_back_as_a_new_version() -> None:
     assert world.faults == []
     world.tell(UndoRequested(receipt_id="undo-2", undone_receipt_id="apply-1"))
     assert settled(world, "undo-2").state is RolloutState.REJECTED
+
+
+def test_undo_after_a_resume_goes_back_before_the_whole_change() -> None:
+    world = opened()
+    propose(world)
+    propose_scaled(world, "apply-2")
+    world.sites["lyo"].habits = SiteHabits(failing=(StepKind.START_REPLICAS,))
+    assert propose_scaled(world, "apply-3", factor=2).state is RolloutState.STOPPED
+    world.sites["lyo"].habits = SiteHabits()
+    world.tell(ResumeRequested(receipt_id="resume-1"))
+    assert settled(world, "resume-1").state is RolloutState.DONE
+    assert running(world, "lyo") == 2
+    world.tell(UndoRequested(receipt_id="undo-1"))
+    assert settled(world, "undo-1").state is RolloutState.DONE
+    assert plans(world)[-1].receipt_id == "undo-1"
+    assert plans(world)[-1].plan_digest == plans(world)[1].plan_digest
+    assert (running(world, "bru"), running(world, "lyo")) == (3, 0)
+    world.tell(ReplanRequested(receipt_id="replan-1"))
+    assert settled(world, "replan-1").state is RolloutState.UNCHANGED, "what is undone stays so"
+    assert world.faults == []
 
 
 def test_a_refused_assignment_changes_nothing() -> None:

@@ -57,7 +57,8 @@ def test_the_newest_word_of_each_kind_counts(tmp_path: Path) -> None:
         problem=problem,
         plan=plan,
     )
-    second = replace(first, receipt_id="apply-2", epoch=3, first_version=5, version=7)
+    second = replace(first, receipt_id="apply-2", plan_digest="2", first_version=4, version=5)
+    resumed = replace(second, receipt_id="resume-3", epoch=3, first_version=6, version=7)
     entries = [
         ServerStarted(epoch=1, at_ms=1),
         first,
@@ -66,6 +67,7 @@ def test_the_newest_word_of_each_kind_counts(tmp_path: Path) -> None:
         cordon("rix-1", cordoned=True, drained=True),
         cordon("waw-1", cordoned=True, drained=True),
         second,
+        resumed,
         cordon("waw-1", cordoned=False),
         *(RolloutEnded(receipt=receipt(n), at_ms=1) for n in range(RECEIPTS_RECOVERED + 5)),
     ]
@@ -75,7 +77,7 @@ def test_the_newest_word_of_each_kind_counts(tmp_path: Path) -> None:
     epoch, snapshot = recover(ledger.read)
     ledger.close()
     assert epoch == 4
-    assert (snapshot.accepted, snapshot.previous) == (second, first)
+    assert (snapshot.accepted, snapshot.previous) == (resumed, first)
     assert snapshot.last_version == 7
     assert snapshot.cordoned == ("osl-1", "rix-1")
     assert snapshot.drained == ("rix-1",)

@@ -30,8 +30,8 @@ def fitting() -> SiteAssignment:
     return assignments_of(problem, plan, Issue(epoch=1, version=1, now_ms=0, ttl_ms=1))["a"]
 
 
-def codes(assignment: SiteAssignment, **running: int) -> set[str]:
-    return {v.code for v in check_fit(assignment, running=running or None)}
+def codes(assignment: SiteAssignment) -> set[str]:
+    return {v.code for v in check_fit(assignment)}
 
 
 def with_route(assignment: SiteAssignment, **changes: object) -> SiteAssignment:
@@ -105,12 +105,6 @@ def test_a_peer_outside_the_law_is_named() -> None:
     share = SiteShare(site_id="b", basis_points=10_000)
     assignment = only_in("DE")(with_route(fitting(), shares=(share,)))
     assert "residency" in codes(assignment)
-
-
-def test_running_replicas_count_where_they_are_more_than_wanted() -> None:
-    assert codes(replace(fitting(), power_budget_w=899.0), **{GROUP: 3}) == {"site_power"}
-    assert codes(replace(fitting(), power_budget_w=900.0), **{GROUP: 3}) == set()
-    assert codes(fitting(), **{GROUP: 5}) == {"pool_accelerators"}
 
 
 def test_possible_draw_is_full_use_times_pue() -> None:

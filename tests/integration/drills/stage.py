@@ -134,16 +134,21 @@ class Stage:
         done = self.operator.command(*arguments)
         return done.returncode, done.stdout + done.stderr
 
-    def begin(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start ``hinterland`` and do not wait for it."""
-        return subprocess.Popen(
-            [sys.executable, "-m", "scheduler.cli", "--context", str(self.fleet.state_dir)]
-            + list(arguments),
+    @contextmanager
+    def begun(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """A ``hinterland`` command that is under way."""
+        head = [sys.executable, "-m", "scheduler.cli", "--context", str(self.fleet.state_dir)]
+        with subprocess.Popen(
+            [*head, *arguments],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             env=os.environ | package_env(),
-        )
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def plan(self, fleet_dir: Path) -> Path:
         """Plan for these fleet files; returns where the plan was saved."""
@@ -314,6 +319,11 @@ exec {sys.executable} -m agents.runtimes.simulated_server "$@"
 
 def _wait_gone(pid: int) -> None:
     """Until the process has ended (a zombie has: its parent may not have looked yet)."""
+    try:
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        return
+    except ChildProcessError:
+        pass  # not a child of ours, or its end was noted already
     clock = SystemClock()
     for _ in range(1_000):
         try:

@@ -100,26 +100,23 @@ def test_partial_apply_undone_at_once(stage: Stage) -> None:
     assert after.version > before.version, "taking back is a new version"
 
 
+def _is_starting_at_site(view: FleetView) -> bool:
+    return bool(view.rollout_receipt_id) and any(
+        s.status is StepStatus.SENT and s.step.site_id == SITE for s in _newest(view).steps
+    )
+
+
 @pytest.mark.slow
 def test_agent_killed_in_the_middle_of_a_rollout(stage: Stage) -> None:
     before = stage.settle()
+    wider = str(stage.plan(stage.wider_fleet()))
     with stage.traffic():
-        wider = stage.plan(stage.wider_fleet())
-        with stage.refusing(SITE):  # keeps its START under way while its agent is killed
-            applying = stage.begin("apply", str(wider), "--yes")
-            stage.until(
-                lambda v: (
-                    bool(v.rollout_receipt_id)
-                    and any(
-                        s.status is StepStatus.SENT and s.step.site_id == SITE
-                        for s in _newest(v).steps
-                    )
-                ),
-                what="the rollout to be in the middle",
-            )
-            stage.kill(stage.processes(SITE)["agent"])
-        stage.restart_agent(SITE)
-        said, _ = applying.communicate(timeout=120)
+        with stage.begun("apply", wider, "--yes") as applying:
+            with stage.refusing(SITE):  # keeps its START under way while its agent is killed
+                stage.until(_is_starting_at_site, what="the rollout to be in the middle")
+                stage.kill(stage.processes(SITE)["agent"])
+            stage.restart_agent(SITE)
+            said, _ = applying.communicate(timeout=120)
         after = stage.settle()
         code, undone = stage.command("rollout", "undo", "--yes")
         assert code == 0, undone
@@ -148,6 +145,7 @@ def test_cordon_drain_and_uncordon_through_the_command_line(stage: Stage) -> Non
         stage.wait(1.0)
     assert cordoned.plan == before.plan, "a cordon moves nothing"
     assert next(s for s in cordoned.sites if s.site_id == "rix-1").cordoned
+    assert "works" in listed, "a drain keeps the reason of the cordon before it"
     assert "rix-1" not in _ready(drained)
     assert drained.plan is not None
     assert not [s for s in drained.plan.shares if s.site_id == "rix-1"]

@@ -11,6 +11,7 @@ from optimizer.milp.extract import extract_plan, whole_basis_points
 from optimizer.milp.formulate import formulate
 from optimizer.milp.highs import Point, PointStatus
 from optimizer.verify import check_plan
+from sites.errors import InvalidFactError
 from sites.units import WHOLE_BP
 from tests.optimizer import builders as b
 
@@ -43,7 +44,7 @@ def test_the_largest_remainder_goes_first_and_ties_by_key() -> None:
 
 
 def test_nothing_cannot_be_rounded_to_a_whole() -> None:
-    with pytest.raises(ValueError, match="nothing to round"):
+    with pytest.raises(InvalidFactError, match="cannot split"):
         whole_basis_points({})
 
 

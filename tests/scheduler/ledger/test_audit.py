@@ -121,3 +121,28 @@ def test_nothing_recorded_and_empty_ranges_are_refused(tmp_path: Path) -> None:
         _report(tmp_path)
     with pytest.raises(RefusedError, match="is not before until"):
         _report(tmp_path, since_ms=5, until_ms=5)
+
+
+def test_a_time_whose_records_were_lost_is_incomplete_for_every_tenant(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    ledger.append("PlanAccepted", accepted(EU, at_ms=1_000))
+    lost = refused(
+        1,
+        ExecutionDecision.UNRECORDED,
+        tenant_pseudonym="",
+        started_at_ms=5_000,
+        ended_at_ms=6_000,
+        reason="2 writes of the gateway's log failed; their records are lost",
+    )
+    ledger.append_records("rix-1", as_bytes(record(0), lost, record(2)))
+    ledger.close()
+    for since_ms, until_ms, complete in (
+        (0, 9_000, True),
+        (0, 5_001, True),
+        (6_000, 9_000, True),
+        (0, 5_000, False),
+        (6_001, 9_000, False),
+    ):
+        report = _report(tmp_path, since_ms=since_ms, until_ms=until_ms)
+        assert report.complete is not complete, (since_ms, until_ms)
+        assert report.not_run == ()

@@ -329,3 +329,10 @@ def test_long_lists_of_faults_say_how_many_there_are() -> None:
     lines = faults_of(text)
     assert len(lines) == 201
     assert lines[-1] == "200 of 301 faults shown"
+
+
+def test_what_a_file_holds_neither_breaks_a_fault_nor_steers_a_terminal() -> None:
+    assert changed("country: NO", 'country: "N\\e[2J\\r\\n"') == [
+        'f.yaml:5:12: error: spec.country: "N\\x1b[2J\\r\\n" is not an ISO 3166-1 alpha-2 country '
+        "code; write two capitals, e.g. NO"
+    ]
