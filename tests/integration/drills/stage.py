@@ -40,6 +40,8 @@ PATIENCE_S = 90.0
 PORTS = {"127.0.0.1:181": "127.0.0.1:311", "127.0.0.1:182": "127.0.0.1:312"}
 PORTS["127.0.0.1:183"] = "127.0.0.1:313"
 GATEWAY = "gateway"
+SLOW_MS = 3_000
+"""Answers that took longer are shown with a drill's figures."""
 
 
 class Seen:
@@ -189,7 +191,7 @@ class Stage:
             yield seen
         finally:
             seen.answers = running.stop()
-        print(seen.tally)
+        print(seen.tally, *(a for a in seen.answers if a.total_ms > SLOW_MS), sep="\n")
         failed = [a for a in seen.answers if not a.ok]
         assert len(seen.answers) > 10, "there was traffic"
         assert not failed, f"{len(failed)} of {len(seen.answers)} requests failed: {failed[:3]}"
