@@ -120,7 +120,7 @@ class Cycle:
             case Started():
                 self._state.started_at_ms = now_ms
                 entry = ServerStarted(epoch=self._state.epoch, at_ms=now_ms)
-                return (self._planner.desk.write(entry),)
+                return (self._planner.desk.write(entry), *self._planner.compare_files())
             case ConnectionChanged() | SiteSaidHello() | SiteObserved():
                 return self._on_site(event, now_ms)
             case AssignmentJudged():

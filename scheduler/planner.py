@@ -64,6 +64,17 @@ class Planner:
             self._state.problem = kept
         return effects
 
+    def compare_files(self) -> Effects:
+        """Say so if the fleet files no longer say what the plan in force was made from."""
+        desired = self._state.desired
+        if desired is None or self._bare(desired.accepted.problem) == self._state.problem:
+            return ()
+        text = (
+            "the fleet files differ from what the plan in force was made from, and the next "
+            "re-plan follows the files; `hinterland plan` shows what it would change"
+        )
+        return (Alert(text=text),)
+
     def want_replan(self, order: Order, now_ms: int, *, message: str = "") -> Effects:
         """Have the optimizer asked as soon as it may be."""
         self.solver.want(order)

@@ -302,10 +302,23 @@ def test_a_crashed_server_takes_up_what_the_ledger_says() -> None:
     world.start_server(snapshot)
     world.run(20_000)
     assert len(plans(world)) == 1  # the fleet is as it should be: nothing to do
+    assert world.alerts == []
     world.kill_site("bru")
     world.run(10_000)
     assert [p.epoch for p in plans(world)] == [1, 2, 2]
     assert world.faults == []
+
+
+def test_a_server_started_on_other_files_than_the_plans_says_so() -> None:
+    world = opened()
+    propose(world)
+    world.run(1_000)
+    newest = plans(world)[-1]
+    cheaper = replace(newest.problem, plan_policy=replace(newest.problem.plan_policy, seed=7))
+    accepted = replace(newest, problem=cheaper)
+    world.start_server(LedgerSnapshot(accepted=accepted, last_version=newest.version))
+    world.run(100)
+    assert any("fleet files differ" in text for text in world.alerts)
 
 
 def test_a_server_that_crashed_in_mid_rollout_finishes_it() -> None:
