@@ -48,7 +48,7 @@ class CoreConfig:
 
     heartbeat_ms: int = 200
     supervise_ms: int = 50
-    load_ms: int = 1_000
+    work_ms: int = 1_000
     stop_grace_ms: int = 5_000
     start_timeout_ms: int = 600_000
     hang_ms: int = 30_000
@@ -154,7 +154,7 @@ class AgentCore:
             self._take_frames(uplink),
             self._every(self._config.heartbeat_ms, self._beat),
             self._every(self._config.supervise_ms, self._supervise),
-            self._every(self._config.load_ms, self._read_loads),
+            self._every(self._config.work_ms, self._read_work),
             self._world.pump.run(uplink, self._world.gateway),
         )
         watched: list[asyncio.Future[Any]] = [asyncio.create_task(one) for one in loops]
@@ -257,13 +257,13 @@ class AgentCore:
         await self._effects.revive_gateway(self._executor.ready_by_group())
         self._tell(Ticked())
 
-    async def _read_loads(self) -> None:
-        await self._supervisor.read_loads(self._executor.replicas())
+    async def _read_work(self) -> None:
+        await self._supervisor.read_work(self._executor.replicas())
         self._world.processes.trim_logs()
 
     def _replicas_seen(self) -> tuple[ReplicaObservation, ...]:
         return site_view.observe_replicas(
-            self._executor.replicas(), load_of=self._world.keeper.load
+            self._executor.replicas(), work_of=self._world.keeper.work
         )
 
     def hello(self) -> Hello:
@@ -278,7 +278,7 @@ class AgentCore:
 
     async def _beat(self) -> None:
         assert self._uplink is not None, "beats begin with run"
-        replicas, load_of = self._executor.replicas(), self._world.keeper.load
+        replicas, work_of = self._executor.replicas(), self._world.keeper.work
         newest = self._executor.accepted or self._executor.applied
         gateway = GatewayObservation(live=False)
         if self._effects.routes_run is not None:
@@ -294,7 +294,7 @@ class AgentCore:
             gateway=gateway,
             possible_draw_w=self._executor.possible_draw_w(),
             draw_w=site_view.estimated_draw_w(
-                replicas, load_of=load_of, pue=newest.pue if newest else 1.0
+                replicas, work_of=work_of, pue=newest.pue if newest else 1.0
             ),
             records_spooled=self._world.pump.pending,
             faults=(

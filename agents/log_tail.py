@@ -6,7 +6,9 @@ the durability of the position belong to `agents.gateway.access_log` and `agents
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +32,8 @@ class Lines:
 class LogTail:
     """One log file ``x`` and, while it is being finished, its rotated predecessor ``x.1``.
 
-    Whoever rotates renames ``x`` to ``x.1`` and has the writer open ``x`` again.
+    Whoever rotates renames ``x`` to ``x.1`` and has the writer open ``x`` again. Every method
+    raises RetryableError if the disk does not let it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -38,11 +41,8 @@ class LogTail:
         self._rotated = path.with_name(path.name + ".1")
 
     def read(self, position: LogPosition) -> Lines:
-        """What follows `position`; no lines if there is nothing whole to read yet.
-
-        Raises RetryableError if the log cannot be read.
-        """
-        try:
+        """What follows `position`; no lines if there is nothing whole to read yet."""
+        with self._mapped():
             current = self._path.stat().st_ino if self._path.exists() else 0
             # A position in neither file is an unread pair: the older one comes first.
             is_past_rotated = current != 0 and position.inode == current
@@ -51,8 +51,6 @@ class LogTail:
                 return self._read_file(self._rotated, self._from(position, inode))
             if current:
                 return self._read_file(self._path, self._from(position, current))
-        except OSError as fault:
-            raise RetryableError(f"log {self._path}: {fault.strerror}") from fault
         return Lines(lines=(), position=position)
 
     def _from(self, position: LogPosition, inode: int) -> LogPosition:
@@ -73,34 +71,46 @@ class LogTail:
 
     def is_rotation_due(self) -> bool:
         """Whether the log has outgrown `ROTATE_BYTES` and no older one is still being read."""
-        return (
-            not self._rotated.exists()
-            and self._path.exists()
-            and self._path.stat().st_size > ROTATE_BYTES
-        )
+        with self._mapped():
+            return (
+                not self._rotated.exists()
+                and self._path.exists()
+                and self._path.stat().st_size > ROTATE_BYTES
+            )
 
     def rotate(self) -> None:
         """Move the log aside; its writer keeps writing there until it reopens ``x``."""
-        self._path.rename(self._rotated)
+        with self._mapped():
+            self._path.rename(self._rotated)
 
     def restore(self) -> None:
         """Undo a rotation that ended halfway: moved aside, but the writer was never told."""
-        if self._rotated.exists() and not self._path.exists():
-            self._rotated.rename(self._path)
+        with self._mapped():
+            if self._rotated.exists() and not self._path.exists():
+                self._rotated.rename(self._path)
 
     def next_file(self, position: LogPosition) -> LogPosition | None:
         """Where to go on once the rotated log is read to its end and a new one exists, else None.
 
         Make the returned position durable, then call `drop_rotated`.
         """
-        if not (self._rotated.exists() and self._path.exists()):
-            return None
-        old = self._rotated.stat()
-        if old.st_ino != position.inode or old.st_size > position.offset:
-            return None
-        return LogPosition(inode=self._path.stat().st_ino, offset=0)
+        with self._mapped():
+            if not (self._rotated.exists() and self._path.exists()):
+                return None
+            old = self._rotated.stat()
+            if old.st_ino != position.inode or old.st_size > position.offset:
+                return None
+            return LogPosition(inode=self._path.stat().st_ino, offset=0)
 
     def drop_rotated(self, position: LogPosition) -> None:
         """Delete the rotated log once `position` lies in its successor."""
-        if self._rotated.exists() and self._rotated.stat().st_ino != position.inode:
-            self._rotated.unlink()
+        with self._mapped():
+            if self._rotated.exists() and self._rotated.stat().st_ino != position.inode:
+                self._rotated.unlink()
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as fault:
+            raise RetryableError(f"log {self._path}: {fault.strerror}") from fault

@@ -210,7 +210,7 @@ def _pool(text: str) -> PoolInventory:
 
 def _make_folder(state: Path) -> None:
     try:
-        state.mkdir(parents=True, exist_ok=True)
+        state.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as fault:
         raise FatalError(f"--state-dir {state}: {fault.strerror}") from fault
 

@@ -16,7 +16,7 @@ import httpx
 from agents.collectors.prometheus import ServerMetrics
 from agents.processes import ProcessRecord, ProcessTable, free_port, package_env
 from agents.runtimes.base import Launch, Runtime
-from agents.site_view import Load
+from agents.site_view import Work
 from sites.assignment import GroupTarget
 from sites.clock import Clock
 from sites.digest import canonical_json
@@ -39,7 +39,7 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Reading:
-    load: Load
+    work: Work
     read_at_ms: int
 
 
@@ -152,8 +152,8 @@ class ReplicaKeeper:
         busy = self._runtime.read_busy_slots(text)
         return busy in (0, None)
 
-    async def read_load(self, replica_id: str) -> bool:
-        """Ask its metrics, `load` tells them; whether it answered at all.
+    async def read_work(self, replica_id: str) -> bool:
+        """Ask its metrics, `work` tells them; whether it answered at all.
 
         A server that does not answer keeps its last ones.
         """
@@ -164,21 +164,21 @@ class ReplicaKeeper:
         before = self._readings.get(replica_id)
         decode_tok_s = 0.0
         if before is not None and now_ms > before.read_at_ms:
-            new_tokens = max(0, metrics.tokens_out_total - before.load.tokens_out_total)
+            new_tokens = max(0, metrics.tokens_out_total - before.work.tokens_out_total)
             decode_tok_s = 1_000.0 * new_tokens / (now_ms - before.read_at_ms)
-        load = Load(
+        work = Work(
             running=metrics.running,
             queued=metrics.queued,
             tokens_out_total=metrics.tokens_out_total,
             decode_tok_s=decode_tok_s,
         )
-        self._readings[replica_id] = _Reading(load=load, read_at_ms=now_ms)
+        self._readings[replica_id] = _Reading(work=work, read_at_ms=now_ms)
         return True
 
-    def load(self, replica_id: str) -> Load:
+    def work(self, replica_id: str) -> Work:
         """The last reading."""
         reading = self._readings.get(replica_id)
-        return reading.load if reading else Load()
+        return reading.work if reading else Work()
 
     async def close(self) -> None:
         """Let go of all of them; they keep running."""

@@ -25,7 +25,7 @@ FAULT_CHARACTERS_MAX = 400
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Load:
+class Work:
     """What a replica does now; `decode_tok_s` since the last reading."""
 
     running: int = 0
@@ -101,21 +101,21 @@ def observation(
 
 
 def observe_replicas(
-    replicas: Iterable[Replica], *, load_of: Callable[[str], Load]
+    replicas: Iterable[Replica], *, work_of: Callable[[str], Work]
 ) -> tuple[ReplicaObservation, ...]:
-    """Each replica with the last known load of its server."""
+    """Each replica with the last known work of its server."""
     seen = []
     for replica in replicas:
-        load = load_of(replica.replica_id)
+        work = work_of(replica.replica_id)
         seen.append(
             ReplicaObservation(
                 replica_id=replica.replica_id,
                 group=replica.target.group,
                 state=replica.observed_state,
-                running=load.running,
-                queued=load.queued,
-                decode_tok_s=load.decode_tok_s,
-                tokens_out_total=load.tokens_out_total,
+                running=work.running,
+                queued=work.queued,
+                decode_tok_s=work.decode_tok_s,
+                tokens_out_total=work.tokens_out_total,
                 detail=replica.detail[:FAULT_CHARACTERS_MAX],
             )
         )
@@ -123,7 +123,7 @@ def observe_replicas(
 
 
 def estimated_draw_w(
-    replicas: Iterable[Replica], *, load_of: Callable[[str], Load], pue: float
+    replicas: Iterable[Replica], *, work_of: Callable[[str], Work], pue: float
 ) -> float:
     """W drawn now, cooling (`pue`) included: per replica with a process
     idle + min(1, running / concurrency) x (full - idle).
@@ -133,6 +133,6 @@ def estimated_draw_w(
         if replica.life is Life.FAILED:
             continue
         point = replica.target.point
-        use = min(1.0, load_of(replica.replica_id).running / point.concurrency)
+        use = min(1.0, work_of(replica.replica_id).running / point.concurrency)
         draw_w += point.idle_w + use * (point.full_w - point.idle_w)
     return pue * draw_w

@@ -83,14 +83,16 @@ class AgentStore:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Replace `path` whole: temporary file, fsync, rename, fsync of the folder.
+    """Replace `path` whole (mode 0600): temporary file, fsync, rename, fsync of the folder.
 
     Raises RetryableError if the disk is full, FatalError for any other fault of the disk; the old
     content is then untouched.
     """
     temporary = path.with_name(f".{path.name}.new")
     try:
-        with temporary.open("wb") as file:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        # assignments carry the tenants' pseudonym keys: for this user's eyes alone
+        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())

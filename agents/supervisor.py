@@ -62,10 +62,10 @@ class Supervisor:
             elif replica.replica_id in self._effects.watched:
                 await self._look_at_draining(replica.replica_id)
 
-    async def read_loads(self, replicas: Iterable[Replica]) -> None:
-        """Ask every server that was ready for its load; end one that has been silent too long."""
+    async def read_work(self, replicas: Iterable[Replica]) -> None:
+        """Ask every server that was ready for its work; end one that has been silent too long."""
         asked = [r for r in replicas if r.was_ready and r.life is not Life.STOPPING]
-        answers = await asyncio.gather(*(self._keeper.read_load(r.replica_id) for r in asked))
+        answers = await asyncio.gather(*(self._keeper.read_work(r.replica_id) for r in asked))
         now_ms = self._clock.monotonic_ms()
         before, self._answered_ms = self._answered_ms, {}
         for replica, has_answered in zip(asked, answers, strict=True):

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from sites.assignment import SiteAssignment
+from sites.assignment import RouteDecision, SiteAssignment
 from sites.digest import digest
 from sites.errors import Violation
 from sites.fit import check_fit
+from sites.residency import may_transit
 from sites.steps import AssignmentVerdict
 from sites.telemetry import PoolInventory
 
@@ -42,7 +43,8 @@ def judge(
 
     Codes beside those of `sites.fit.check_fit`: ``wrong_site``, ``stale_epoch``,
     ``stale_version``, ``conflicting_version`` (another assignment of the rank already accepted),
-    ``expired``, ``missing_accelerators``. The accepted assignment sent again is an ACK, even after
+    ``expired``, ``missing_accelerators``, and ``transit`` also for data that may not even enter
+    here. The accepted assignment sent again is an ACK, even after
     its expiry.
     """
     own = digest(assignment)
@@ -115,7 +117,25 @@ def _violations(
         *_check_expiry(assignment, wall_ms, subject),
         *_check_inventory(assignment, standing.inventory),
         *check_fit(assignment),
+        *check_ingress(assignment),
     )
+
+
+def check_ingress(assignment: SiteAssignment) -> Iterable[Violation]:
+    """Routes by which this gateway would serve data that may not cross its country."""
+    policies = {p.policy_id: p for p in assignment.policies}
+    for route in sorted(assignment.routes, key=lambda r: r.key):
+        policy = policies.get(route.key.residency_policy_id)
+        if policy is None or route.decision is not RouteDecision.SERVE:
+            continue  # `check_fit` names unknown policies
+        if not may_transit(policy, country=assignment.country):
+            yield Violation(
+                code="transit",
+                subject=f'site "{assignment.site_id}": route "{route.key.route_id}"',
+                limit=", ".join(policy.transit_countries or ()) or "no country",
+                actual=f"enters in {assignment.country}",
+                remedy=f'policy "{policy.policy_id}" must allow crossing {assignment.country}',
+            )
 
 
 def _check_rank(

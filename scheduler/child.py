@@ -7,6 +7,7 @@ is ready, and ends when the socket closes, so it never outlives its owner for lo
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -18,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from sites.errors import RetryableError
+
+_KILL_S = 10.0
+"""How long the kernel may take to end a helper that was sent SIGKILL."""
 
 
 class ChildLostError(RetryableError):
@@ -95,7 +99,8 @@ class Child:
             process.wait(patience_s)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):  # then it is the kernel's to end
+                process.wait(_KILL_S)
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -4,15 +4,17 @@ Decides what happens when: a plan is proposed, a site is lost or back, a solve e
 It never waits, reads a clock or sends anything; `driver` carries its effects out, and in
 simulation something else does. The parts it decides with: `planner` (which plan comes into force,
 with `gate` and `change`), `desk` (one change at a time), `replan` (one solve at a time), `watch`
-(who is lost), `failover` (where traffic goes then), `reconcile` (has anything drifted).
+(who is lost), `cordons` (who is given nothing new), `failover` (where traffic goes then),
+`reconcile` (has anything drifted).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from scheduler.cordons import CordonDesk
 from scheduler.desk import Order
-from scheduler.entries import CordonChanged, PlanAccepted, ServerStarted, SiteBack, SiteLost
+from scheduler.entries import PlanAccepted, ServerStarted, SiteBack, SiteLost
 from scheduler.events import (
     Alert,
     CordonRequested,
@@ -42,13 +44,11 @@ from sites.hub_messages import (
     AssignmentJudged,
     ConnectionChanged,
     ConnectionState,
-    CordonWanted,
     SiteCordoned,
     SiteObserved,
     SiteSaidHello,
     StepFinished,
     Ticked,
-    UncordonWanted,
 )
 from sites.telemetry import Hello, ReplicaState
 
@@ -73,6 +73,7 @@ class Cycle:
             version=snapshot.last_version,
         )
         self._planner = Planner(self._state)
+        self._cordons = CordonDesk(self._state, self._planner)
         self._retries = 0
         self._not_before_ms = 0
         self._held_by = ""  # a stopped change a person stands behind: nothing is mended meanwhile
@@ -110,6 +111,7 @@ class Cycle:
         effects = self._take(event, now_ms)
         follow: list[CycleEffect] = []
         if not isinstance(event, Started):
+            self._planner.settle_question()
             follow += self._judge_sites(now_ms)
             follow += self._after_changes(now_ms)
             follow += self._planner.ask(now_ms)
@@ -128,9 +130,15 @@ class Cycle:
             case StepFinished():
                 return self._planner.desk.on_step(event.result, now_ms)
             case LedgerAppended():
-                return self._planner.desk.on_appended(event.token, now_ms)
+                return (
+                    *self._planner.desk.on_appended(event.token, now_ms),
+                    *self._cordons.on_appended(event.token, now_ms),
+                )
             case LedgerFailed():
-                return self._planner.desk.on_append_failed(event.token, event.reason, now_ms)
+                return (
+                    *self._planner.desk.on_append_failed(event.token, event.reason, now_ms),
+                    *self._cordons.on_append_failed(event.token, event.reason, now_ms),
+                )
             case SolveFinished():
                 return self._planner.solved(event, now_ms)
             case HubsRestarted():
@@ -138,7 +146,7 @@ class Cycle:
             case Ticked():
                 return (*self._planner.desk.on_tick(now_ms), *self._mend_drift(now_ms))
             case SiteCordoned():
-                return self._cordon(event.site_id, event.reason, drain=False, now_ms=now_ms)
+                return self._cordons.impose(event.site_id, event.reason, now_ms)
             case _:
                 return self._on_request(event, now_ms)
 
@@ -159,10 +167,8 @@ class Cycle:
             case ReplanRequested():
                 order = Order(receipt_id=event.receipt_id, reason=ChangeReason.REPLAN)
                 return self._planner.want_replan(order, now_ms, message=event.reason)
-            case CordonRequested():
-                return self._on_cordon(event, now_ms)
-            case UncordonRequested():
-                return self._on_uncordon(event, now_ms)
+            case CordonRequested() | UncordonRequested():
+                return self._cordons.ask(event, now_ms)
             case ResumeRequested():
                 return self._on_resume(event, now_ms)
             case UndoRequested():
@@ -279,53 +285,6 @@ class Cycle:
         order = self._planner.new_order(ChangeReason.RECONCILE)
         return self._planner.put_back(order, state.desired.accepted, now_ms)
 
-    def _cordon(self, site_id: str, reason: str, *, drain: bool, now_ms: int) -> Effects:
-        self._state.cordoned[site_id] = reason
-        if drain:
-            self._state.drained.add(site_id)
-        drained = site_id in self._state.drained
-        entry = CordonChanged(
-            site_id=site_id, cordoned=True, drained=drained, reason=reason, at_ms=now_ms
-        )
-        return (
-            self._planner.desk.write(entry),
-            Alert(text=f"site {site_id} cordoned: {reason}", site_id=site_id),
-        )
-
-    def _on_cordon(self, event: CordonRequested, now_ms: int) -> Effects:
-        order = Order(receipt_id=event.receipt_id, reason=ChangeReason.DRAIN)
-        if event.site_id not in self._state.site_ids():
-            return self._unknown_site(order, event.site_id, now_ms)
-        known = self._state.cordoned.get(event.site_id)
-        reason = event.reason or known or "asked for by an operator"
-        effects: Effects = (
-            *self._cordon(event.site_id, reason, drain=event.drain, now_ms=now_ms),
-            CordonWanted(site_id=event.site_id, reason=reason),
-        )
-        if event.drain and self._state.desired is not None:
-            return (*effects, *self._planner.want_replan(order, now_ms))
-        done = self._conclude(order, RolloutState.DONE, f"{event.site_id} cordoned", now_ms)
-        return (*effects, *done)
-
-    def _on_uncordon(self, event: UncordonRequested, now_ms: int) -> Effects:
-        order = Order(receipt_id=event.receipt_id, reason=ChangeReason.REBALANCE)
-        if event.site_id not in self._state.site_ids():
-            return self._unknown_site(order, event.site_id, now_ms)
-        was_drained = event.site_id in self._state.drained
-        self._state.cordoned.pop(event.site_id, None)
-        self._state.drained.discard(event.site_id)
-        entry = CordonChanged(
-            site_id=event.site_id, cordoned=False, drained=False, reason="freed", at_ms=now_ms
-        )
-        effects: Effects = (
-            self._planner.desk.write(entry),
-            UncordonWanted(site_id=event.site_id),
-        )
-        if was_drained and self._state.desired is not None:
-            return (*effects, *self._planner.want_replan(order, now_ms))
-        done = self._conclude(order, RolloutState.DONE, f"{event.site_id} freed", now_ms)
-        return (*effects, *done)
-
     def _on_resume(self, event: ResumeRequested, now_ms: int) -> Effects:
         stopped = event.stopped_receipt_id or self._held_by or self._newest_stopped()
         order = Order(receipt_id=event.receipt_id, reason=ChangeReason.RESUME, undoes=stopped)
@@ -355,10 +314,6 @@ class Cycle:
             if receipt.state is RolloutState.STOPPED:
                 return receipt.receipt_id
         return ""
-
-    def _unknown_site(self, order: Order, site_id: str, now_ms: int) -> Effects:
-        message = f"no site {site_id!r} in the fleet"
-        return self._conclude(order, RolloutState.REJECTED, message, now_ms)
 
     def _conclude(self, order: Order, state: RolloutState, message: str, now_ms: int) -> Effects:
         return self._planner.desk.conclude(order, now_ms, state=state, message=message)

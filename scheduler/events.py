@@ -127,6 +127,7 @@ class UncordonRequested:
 
     receipt_id: str
     site_id: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -163,11 +163,6 @@ class FrontDoor:
         if stream is not None:
             stream.end(grpc.StatusCode.PERMISSION_DENIED, reason)
 
-    @property
-    def connected_sites(self) -> tuple[str, ...]:
-        """Sites with an open stream, sorted."""
-        return tuple(sorted(self._streams))
-
     def _credentials(self) -> grpc.ServerCredentials:
         return grpc.dynamic_ssl_server_credentials(
             _certificate_configuration(self._identity),

@@ -294,7 +294,7 @@ def _is_lawful(move: SiteMove, old: Route, policy: ResidencyPolicy | None) -> bo
         return False
     places = {p.site_id: (p.country, p.residency_tags) for p in move.final.peers}
     places[move.site_id] = (move.final.country, move.final.residency_tags)
-    return all(
+    return may_transit(policy, country=move.final.country) and all(
         share.site_id in places
         and may_process(policy, country=places[share.site_id][0], tags=places[share.site_id][1])
         and all(may_transit(policy, country=c) for c in share.transit_countries)

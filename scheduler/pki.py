@@ -38,7 +38,7 @@ from agents.credentials import (
     site_identity,
 )
 from sites.clock import Clock
-from sites.errors import FatalError
+from sites.errors import FatalError, RetryableError
 from sites.units import require_id
 
 API_KEY_ISSUER = "hinterland"
@@ -81,6 +81,8 @@ class Authority:
             self._api_key = self._ec_key("api_keys.key")
         except OSError as fault:
             raise FatalError(f"pki folder {folder}: {fault.strerror}") from fault
+        except RetryableError as fault:
+            raise FatalError(str(fault)) from fault
         except (ValueError, TypeError) as fault:
             raise FatalError(
                 f"pki folder {folder}: a key or certificate is unreadable; restore it from a "
@@ -325,11 +327,21 @@ def _write_if_new(path: Path, data: bytes) -> None:
 
 
 def _write(path: Path, data: bytes, *, mode: int) -> None:
-    """Replace a file in one move, durable on return."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    with os.fdopen(handle, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fchmod(file.fileno(), mode)
-        os.fsync(file.fileno())
-    Path(name).replace(path)
+    """Replace a file in one move, durable on return. Raises RetryableError if it cannot be
+    written; the old one is then untouched.
+    """
+    name = ""
+    try:
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        Path(name).replace(path)
+    except OSError as fault:
+        if name:
+            Path(name).unlink(missing_ok=True)
+        raise RetryableError(
+            f"{path}: not written: {fault.strerror}; free disk space or mend the disk"
+        ) from fault

@@ -21,6 +21,7 @@ from scheduler.receipt import ChangeReason, RolloutState
 from scheduler.reconcile import changes_at
 from scheduler.replan import Asked, SolverDesk
 from scheduler.state import CycleState
+from scheduler.watch import is_one_returning
 from sites.errors import RefusedError, Violation
 
 Effects = tuple[CycleEffect, ...]
@@ -35,6 +36,7 @@ class Planner:
     def __init__(self, state: CycleState) -> None:
         self._state = state
         self._orders = 0
+        self._question_before: tuple[str, Problem] | None = None  # and the receipt that changed it
         self.desk = ChangeDesk(state)
         self.solver = SolverDesk(state=state)
 
@@ -57,12 +59,27 @@ class Planner:
         )
         if violations:
             return self._reject(order, violations, now_ms)
-        kept = self._state.problem
+        self._question_before = (order.receipt_id, self._state.problem)
         self._state.problem = self._bare(event.problem)
         effects = self._put_into_force(order, event.problem, event.plan, now_ms)
-        if not self.desk.is_busy and self._rejected(order):
-            self._state.problem = kept
+        self.settle_question()
         return effects
+
+    def settle_question(self) -> None:
+        """Take back the question of a change that ended before the ledger held its plan.
+
+        Else the loop's own next plan would follow policies that nobody has put into force.
+        """
+        if self._question_before is None:
+            return
+        receipt_id, before = self._question_before
+        receipt = self._state.receipts.get(receipt_id)
+        if receipt is None or not receipt.is_final:
+            return
+        self._question_before = None
+        was_refused = receipt.state in (RolloutState.REJECTED, RolloutState.SUPERSEDED)
+        if was_refused and all(one.receipt_id != receipt_id for one in self._state.history):
+            self._state.problem = before
 
     def compare_files(self) -> Effects:
         """Say so if the fleet files no longer say what the plan in force was made from."""
@@ -87,14 +104,17 @@ class Planner:
         late = self.solver.overdue(now_ms)
         if late is not None:
             return self._unsolved(late, "the solve ran out of time", now_ms)
-        return () if self.desk.is_busy else self.solver.ask(now_ms)
+        if self.desk.is_busy or is_one_returning(self._state, now_ms):
+            return ()
+        return self.solver.ask(now_ms)
 
     def solved(self, event: SolveFinished, now_ms: int) -> Effects:
         """The optimizer's answer."""
         asked = self.solver.take(event.request_id)
         if asked is None:
             return ()
-        if self.desk.is_busy or asked.question != self.solver.question():
+        moved_on = asked.question != self.solver.question()
+        if moved_on or self.desk.is_busy or is_one_returning(self._state, now_ms):
             for order in asked.orders:
                 self.solver.want(order)
             return self.ask(now_ms)
@@ -118,12 +138,14 @@ class Planner:
         effects = self._put_into_force(order, accepted.problem, accepted.plan, now_ms)
         if is_watched(order.reason) and not self._rejected(order):
             # else the next plan of the loop's own would bring back what a person took back
+            self._question_before = (order.receipt_id, self._state.problem)
             self._state.problem = self._restated(accepted.problem)
         return effects
 
     def fail_over(self, site_id: str, now_ms: int) -> Effects:
         """Route around a site that was just declared lost; then ask for a full plan."""
         effects = list(self.desk.supersede(now_ms, f"site {site_id} was lost"))
+        self.settle_question()
         answer = predict_failover(self._state, site_id)
         assert answer is not None, "sites are lost only while a plan is in force"
         order = self.new_order(ChangeReason.FAILOVER)

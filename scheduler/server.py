@@ -119,14 +119,20 @@ class Server:
 
     async def _renew(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            self.front_door.rotate(await asyncio.to_thread(self.authority.control_identity))
-            for site_id in self.driver.site_ids:
-                await asyncio.to_thread(self.authority.site_credentials, site_id)
+            try:
+                await self._renew_once()
+            except RetryableError as fault:  # what is in use lasts for half its life yet
+                self.board.post_alert(Alert(text=f"certificates not renewed: {fault}"))
             try:
                 async with asyncio.timeout(RENEWAL_CHECK_MS / 1_000):
                     await stop.wait()
             except TimeoutError:
                 continue
+
+    async def _renew_once(self) -> None:
+        self.front_door.rotate(await asyncio.to_thread(self.authority.control_identity))
+        for site_id in self.driver.site_ids:
+            await asyncio.to_thread(self.authority.site_credentials, site_id)
 
     async def _warm_solver(self) -> None:
         try:

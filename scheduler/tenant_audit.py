@@ -6,15 +6,15 @@ any more, so nothing of it can be found: that is what erasure means, and it is s
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from agents.gateway import access_log
 from scheduler.ledger import LedgerReader
 from scheduler.ledger.audit import ResidencyReport, residency_report
 from scheduler.view import FleetView
+from sites.assignment import TenantBinding
 from sites.errors import RefusedError
 from sites.hub_messages import ConnectionState
 from sites.telemetry import SiteObservation
@@ -30,8 +30,8 @@ def tenant_pseudonym(pki_dir: Path, tenant_id: str) -> str:
             f"tenant {tenant_id!r}: no pseudonym key: the tenant is unknown here, or its key was "
             "destroyed and its records are anonymous"
         ) from fault
-    # the same words as the gateway's log reader, which may not be asked for a key it does not hold
-    return hmac.new(bytes.fromhex(key), f"tenant:{tenant_id}".encode(), hashlib.sha256).hexdigest()
+    named = TenantBinding(tenant_id=tenant_id, residency_policy_id="", pseudonym_key=key)
+    return access_log.tenant_pseudonym(named)
 
 
 def tenant_report(

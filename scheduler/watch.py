@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from scheduler.state import CycleState, SiteState
 
+RETURN_PATIENCE = 3
+"""Times `back_after_ms` that plans wait for a site whose agent has connected again."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
@@ -48,6 +51,18 @@ def returns(state: CycleState, now_ms: int) -> tuple[str, ...]:
         and now_ms - site.changed_at_ms >= state.config.back_after_ms
         and site.observation is not None
         and (site.observation.gateway.live or site.rank == (0, 0))
+    )
+
+
+def is_one_returning(state: CycleState, now_ms: int) -> bool:
+    """Whether a lost site's agent has just connected again and may be back in a moment.
+
+    Its gateway may have served all along by older routes: nothing they need should go meanwhile.
+    """
+    wait_ms = RETURN_PATIENCE * state.config.back_after_ms
+    return any(
+        (site := state.site(site_id)).is_connected and now_ms - site.changed_at_ms < wait_ms
+        for site_id in state.lost
     )
 
 

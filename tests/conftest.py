@@ -6,8 +6,15 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 _SKIPPED: list[str] = []
+
+# Random examples are for the people at work on the code; CI repeats the same ones every time, so
+# that it speaks of the change and not of its luck.
+settings.register_profile("ci", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("ci")
 
 
 @pytest.fixture(scope="session")

@@ -251,10 +251,10 @@ def _record(
         agent_identity=context.agent_identity,
         sequence=0,
         hop="serving" if fields["hop"] == "serving" else "ingress",
-        request_id=_pseudonym(tenant, "request", _text(fields, "request_id")),
+        request_id=_request(tenant, _text(fields, "request_id")),
         attempt=_count(fields.get("attempt") or 1),
-        idempotency_key=_pseudonym(tenant, "idempotency", _text(fields, "idempotency_key")),
-        tenant_pseudonym=_pseudonym(tenant, "tenant", tenant.tenant_id) if tenant else "",
+        idempotency_key=_idempotency(tenant, _text(fields, "idempotency_key")),
+        tenant_pseudonym=tenant_pseudonym(tenant) if tenant else "",
         service_id=_text(fields, "service"),
         variant_id=_text(fields, "variant") if has_run else "",
         replica_group_id=group_id,
@@ -316,10 +316,26 @@ def _tokens(fields: Mapping[str, Any]) -> tuple[int, int]:
     )
 
 
-def _pseudonym(tenant: TenantBinding | None, kind: str, value: str) -> str:
-    """HMAC-SHA256 under the tenant's key; what belongs to no tenant stays as it is."""
-    if tenant is None or not value:
-        return value
+def tenant_pseudonym(tenant: TenantBinding) -> str:
+    """The tenant's name in execution records: 64 hex digits, by its key and id alone.
+
+    Raises ValueError if the key is not hexadecimal.
+    """
+    return _pseudonym(tenant, "tenant", tenant.tenant_id)
+
+
+def _request(tenant: TenantBinding | None, value: str) -> str:
+    """A request id; the gateway's own random one tells nothing of a client that is no tenant."""
+    return _pseudonym(tenant, "request", value) if tenant and value else value
+
+
+def _idempotency(tenant: TenantBinding | None, value: str) -> str:
+    """A client's own words: without a tenant's key to hide them, they are left out."""
+    return _pseudonym(tenant, "idempotency", value) if tenant and value else ""
+
+
+def _pseudonym(tenant: TenantBinding, kind: str, value: str) -> str:
+    """HMAC-SHA256 under the tenant's key."""
     key = bytes.fromhex(tenant.pseudonym_key)
     return hmac.new(key, f"{kind}:{value}".encode(), hashlib.sha256).hexdigest()
 

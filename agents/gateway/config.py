@@ -18,6 +18,7 @@ from agents.gateway.routes import (
     render_client_routes,
     render_peer_routes,
 )
+from agents.trusted_plan import check_ingress
 from sites.assignment import SiteAssignment
 from sites.errors import RefusedError
 from sites.fit import check_fit
@@ -58,7 +59,8 @@ def render(
 
 
 def _refuse_unlawful(assignment: SiteAssignment) -> None:
-    broken = tuple(v for v in check_fit(assignment) if v.code in _NEVER_ROUTED)
+    found = (*check_fit(assignment), *check_ingress(assignment))
+    broken = tuple(v for v in found if v.code in _NEVER_ROUTED)
     if broken:
         raise RefusedError(
             "; ".join(v.message() for v in broken),

@@ -50,6 +50,7 @@ _INGRESS = {
     "service": f"%METADATA(ROUTE:{METADATA}:service)%",
     "policy": f"%METADATA(ROUTE:{METADATA}:policy)%",
     "to_site": f"%UPSTREAM_METADATA({METADATA}:site)%",
+    "transit": f"%REQ({headers.TRANSIT})%",
 }
 
 

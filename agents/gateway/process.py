@@ -81,7 +81,7 @@ class Gateway:
         Raises FatalError if Envoy cannot start (program, port), RefusedError if Envoy rejects the
         configuration (the old one stays), RetryableError if it is not live within `timeout_ms`.
         """
-        self._paths.folder.mkdir(parents=True, exist_ok=True)
+        self._paths.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.is_running():
             await self._switch(files, timeout_ms=timeout_ms)
         else:

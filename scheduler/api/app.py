@@ -186,7 +186,7 @@ def _change_routes(parts: ApiParts) -> APIRouter:
             raise NotFoundError(f"sites: no action {verb!r}; cordon, drain or uncordon")
         new_id = control.new_receipt_id(verb)
         if verb == "uncordon":
-            event: CycleEvent = UncordonRequested(receipt_id=new_id, site_id=site_id)
+            event: CycleEvent = UncordonRequested(receipt_id=new_id, site_id=site_id, reason=reason)
         else:
             event = CordonRequested(
                 receipt_id=new_id, site_id=site_id, drain=verb == "drain", reason=reason

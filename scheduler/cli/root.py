@@ -65,10 +65,10 @@ def _exists(where: str) -> bool:
 @click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="hinterland", prog_name="hinterland")
 def cli() -> None:
-    """Place language models and their traffic on regional campuses, and prove where data ran.
+    """Decide which site runs which model, carry it out, and show where data was processed.
 
-    Exit codes: 0 ok, 1 error, 2 changes (with --detailed-exitcode), 3 infeasible, 4 policy denied,
-    5 stale, 6 partial apply, 64 usage.
+    Exit codes: 0 all well; 1 error; 2 there are changes (with --detailed-exitcode); 3 infeasible;
+    4 a policy forbids it; 5 the plan is stale; 6 partly applied; 64 wrong usage.
     """
 
 

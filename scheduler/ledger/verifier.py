@@ -5,9 +5,9 @@
 EXPORT is an export (JSON lines), a copied ledger database, or a folder holding one. Recomputed from
 the bytes: every leaf hash, the Merkle root (RFC 6962) at every signed checkpoint (C2SP
 tlog-checkpoint), every agent's record sequence, and for every execution record whether country,
-site tags, transit and ingress were lawful under the residency policy it names and the one in force
-when it started. `--key` pins the log's public key; `--seen`, a checkpoint received earlier, shows
-cuts and forks. Exit code 0: sound and lawful; 4: sound, but residency breached; 1: not sound.
+site tags, transit and ingress were lawful under the policy it names and the one in force when it
+started; times whose records were lost are listed. `--key` pins the log's public key; `--seen`, an
+earlier checkpoint, shows cuts and forks. Exit 0: sound, lawful; 4: sound, breached; 1: not sound.
 """
 
 from __future__ import annotations
@@ -55,6 +55,7 @@ class Verdict:
     faults: list[str] = field(default_factory=list)
     breaches: list[str] = field(default_factory=list)
     late: list[str] = field(default_factory=list)
+    unrecorded: list[str] = field(default_factory=list)
     sequences: dict[str, int] = field(default_factory=dict)
 
 
@@ -74,9 +75,7 @@ class Tree:
         self.size += 1
 
     def root(self) -> bytes:
-        if not self.peaks:
-            return hashlib.sha256(b"").digest()
-        root = self.peaks[-1]
+        root = self.peaks[-1] if self.peaks else hashlib.sha256(b"").digest()
         for peak in reversed(self.peaks[:-1]):
             root = hashlib.sha256(b"\x01" + peak + root).digest()
         return root
@@ -100,8 +99,7 @@ def open_note(note: str, verifier_key: str) -> tuple[int, bytes]:
 
 def open_source(path: Path, stack: contextlib.ExitStack) -> Source:
     """Open an export, whatever its form; `stack` closes it."""
-    if path.is_dir():
-        path = path / "ledger.sqlite"
+    path = path / "ledger.sqlite" if path.is_dir() else path
     with path.open("rb") as file:
         is_database = file.read(16).startswith(b"SQLite format 3")
     if not is_database:
@@ -152,10 +150,9 @@ def judge(record: dict[str, Any], rules: dict[str, Any]) -> list[str]:
     site = rules["sites"].get(record["serving_site_id"])
     if policy is None or site is None:
         return [f"its policy {record['residency_policy_id']} or site is not in the plan it names"]
-    wrong = []
     country, processing = site["country"], policy["processing_countries"]
-    if record["serving_country"] != country:
-        wrong.append(f"claims {record['serving_country']}, site is in {country}")
+    claimed = record["serving_country"]
+    wrong = [] if claimed == country else [f"claims {claimed}, site is in {country}"]
     if processing is not None and country not in processing:
         wrong.append(f"processed in {country}")
     missing = sorted(set(policy["required_tags"]) - set(site["residency_tags"]))
@@ -208,6 +205,9 @@ def _check_record(verdict: Verdict, residency: Residency, index: int, payload: b
     verdict.sequences[agent] = sequence + 1
     verdict.records += 1
     verdict.refused += not record["serving_site_id"]
+    if record["decision"] == "unrecorded":
+        span = f"{record['started_at_ms']} to {record['ended_at_ms']} ms"
+        verdict.unrecorded.append(f"entry {index}: {agent}, {span}: {record['reason']}")
     wrong, late = residency.judge(record)
     name = f"entry {index}: {agent} record {sequence} at {record['serving_site_id']}"
     verdict.breaches += [f"{name}: {one}" for one in wrong]
@@ -244,9 +244,8 @@ def _check(source: Source, verdict: Verdict, key: str, seen: tuple[Path, ...]) -
     verdict.checkpoints, newest = len(heads), max(heads, default=0)
     _walk(source, verdict, heads)
     if not verdict.size == source.size == newest:
-        verdict.faults.append(
-            f"holds {verdict.size} entries; says it holds {source.size}; {newest} are signed"
-        )
+        claim = f"says it holds {source.size}; {newest} are signed"
+        verdict.faults.append(f"holds {verdict.size} entries; {claim}")
 
 
 def verify(path: Path, *, key: str = "", seen: tuple[Path, ...] = ()) -> Verdict:
@@ -273,11 +272,12 @@ def report(verdict: Verdict) -> str:
         f"records  {verdict.records} ({verdict.refused} not run); sequences {agents or '-'}",
     ]
     found = (("FAULT", verdict.faults), ("BREACH", verdict.breaches), ("LATE", verdict.late))
-    for title, items in found:
+    for title, items in (*found, ("UNRECORDED", verdict.unrecorded)):
         lines += [f"{title}: {one}" for one in items[:SHOWN]]
         lines += [f"{title}: {SHOWN} of {len(items)} shown"] if len(items) > SHOWN else []
-    lawful = "SOUND, RESIDENCY BREACHED" if verdict.breaches else "SOUND, no residency breach"
-    return "\n".join([*lines, "NOT SOUND: do not rely on it" if verdict.faults else lawful])
+    word = "SOUND, RESIDENCY BREACHED" if verdict.breaches else "SOUND, no residency breach"
+    word += " among what was recorded; some records were lost" if verdict.unrecorded else ""
+    return "\n".join([*lines, "NOT SOUND: do not rely on it" if verdict.faults else word])
 
 
 def exit_code(verdict: Verdict) -> int:

@@ -58,15 +58,16 @@ def _bad_routes(site: SimulatedSite, sites: dict[str, SimulatedSite]) -> list[st
     for route in site.applied.routes:
         policy = policies[route.key.residency_policy_id]
         for share in (*route.shares, *route.backups):
-            target = sites[share.site_id]
-            if not target.gateway_up or target.recovering:
-                continue  # a dead site is the gateway's own retry and the failover's matter
-            faults += _unanswered(route, share, target)
-            country = _country(site, share)
-            if not may_process(policy, country=country[0], tags=country[1]) or not all(
-                may_transit(policy, country=c) for c in share.transit_countries
+            country, tags = _country(site, share)
+            crossed = (site.applied.country, *share.transit_countries)
+            if not may_process(policy, country=country, tags=tags) or not all(
+                may_transit(policy, country=c) for c in crossed
             ):
                 faults.append(f"{route.key.route_id} goes unlawfully to {share.site_id}")
+            target = sites[share.site_id]
+            if target.gateway_up and not target.recovering:
+                # a dead site is the gateway's own retry and the failover's matter
+                faults += _unanswered(route, share, target)
     return faults
 
 

@@ -44,13 +44,17 @@ class SimulatedReplica:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SiteHabits:
-    """How long things take at a simulated site, and which steps go wrong (by kind)."""
+    """How long things take at a simulated site, and which steps go wrong (by kind).
+
+    `refusing` answers every assignment with a NACK, `silent` answers nothing it is sent.
+    """
 
     start_ms: int = 400
     drain_ms: int = 100
     heartbeat_ms: int = 200
     failing: tuple[StepKind, ...] = ()
     refusing: bool = False
+    silent: bool = False
 
 
 class SimulatedSite:
@@ -108,7 +112,7 @@ class SimulatedSite:
 
     def take(self, frame: SendAssignment | SendStep, now_ms: int) -> tuple[HubEvent, ...]:
         """A frame from the control plane; the answers that are ready at once."""
-        if not self.agent_up:
+        if not self.agent_up or self.habits.silent:
             return ()
         if isinstance(frame, SendAssignment):
             return (self._judge(frame),)

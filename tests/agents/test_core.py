@@ -83,7 +83,7 @@ class Agent:
         )
         self.core = AgentCore(
             CoreConfig(heartbeat_ms=50, supervise_ms=20, stop_on_exit=stop_on_exit,
-                       gateway_restart_ms=50, load_ms=100, hang_ms=2_000, stop_grace_ms=500),
+                       gateway_restart_ms=50, work_ms=100, hang_ms=2_000, stop_grace_ms=500),
             identity=Identity(site_id=f.SITE, instance_id="1"),
             world=world,
             assignment_key=KEY.public_key(),

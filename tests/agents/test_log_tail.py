@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agents import log_tail
 from agents.log_tail import LogTail
 from agents.spool import LogPosition
+from sites.errors import RetryableError
 
 
 class Follower:
@@ -76,3 +77,12 @@ def test_a_missing_log_is_no_fault(tmp_path: Path) -> None:
     read = LogTail(tmp_path / "log").read(LogPosition())
     assert (read.lines, read.position) == ((), LogPosition())
     assert not LogTail(tmp_path / "log").is_rotation_due()
+
+
+def test_a_rotation_the_disk_refuses_can_be_tried_again(tmp_path: Path) -> None:
+    log = tmp_path / "x"
+    log.write_bytes(b"one\n")
+    (tmp_path / "x.1").mkdir()
+    with pytest.raises(RetryableError, match=r"log .*x: Is a directory"):
+        LogTail(log).rotate()
+    assert log.read_bytes() == b"one\n"

@@ -1,4 +1,4 @@
-"""What an agent tells of its site: draw and load from what is known, bounded."""
+"""What an agent tells of its site: draw and work from what is known, bounded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from agents.site_view import (
     FAULT_CHARACTERS_MAX,
     FAULTS_MAX,
     Identity,
-    Load,
+    Work,
     estimated_draw_w,
     observation,
     observe_replicas,
@@ -34,7 +34,7 @@ def replica(number: int, life: Life = Life.READY) -> Replica:
 def test_draw_goes_from_idle_to_full_with_the_running_requests(
     running: int, expected_w: float
 ) -> None:
-    draw_w = estimated_draw_w([replica(1)], load_of=lambda _: Load(running=running), pue=1.2)
+    draw_w = estimated_draw_w([replica(1)], work_of=lambda _: Work(running=running), pue=1.2)
     assert draw_w == pytest.approx(expected_w * 1.2)
 
 
@@ -43,15 +43,15 @@ def test_estimated_draw_never_exceeds_what_the_processes_can_draw(
     lives: list[tuple[Life, int]],
 ) -> None:
     replicas = [replica(n, life) for n, (life, _) in enumerate(lives)]
-    load = {r.replica_id: Load(running=n) for r, (_, n) in zip(replicas, lives, strict=True)}
-    draw_w = estimated_draw_w(replicas, load_of=load.__getitem__, pue=1.5)
+    work = {r.replica_id: Work(running=n) for r, (_, n) in zip(replicas, lives, strict=True)}
+    draw_w = estimated_draw_w(replicas, work_of=work.__getitem__, pue=1.5)
     alive = sum(1 for life, _ in lives if life is not Life.FAILED)
     assert 5.0 * 1.5 * alive - 1e-9 <= draw_w <= 15.0 * 1.5 * alive + 1e-9
 
 
 def test_every_life_has_its_word_in_telemetry() -> None:
     seen = observe_replicas(
-        [replica(n, life) for n, life in enumerate(Life)], load_of=lambda _: Load(running=3)
+        [replica(n, life) for n, life in enumerate(Life)], work_of=lambda _: Work(running=3)
     )
     assert {s.state for s in seen} == set(ReplicaState)
     assert all(s.running == 3 for s in seen)

@@ -27,6 +27,14 @@ def test_memory_comes_back(tmp_path: Path) -> None:
     assert wanted.next_replica == 4
 
 
+def test_what_holds_pseudonym_keys_is_for_its_owner_alone(tmp_path: Path) -> None:
+    store = AgentStore(tmp_path)
+    store.save_accepted(b"envelope")
+    store.save_applied(rank=(1, 1), assignment_digest="sha256:1", envelope=b"envelope")
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+    assert modes == {"assignment.json": 0o600, "applied.json": 0o600}
+
+
 @pytest.mark.parametrize("name", ["applied.json", "wanted.json"])
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"epoch": 1}', b"\xff\xfe", b"[" * 9_999])
 def test_damaged_memory_stops_the_agent_and_stays(

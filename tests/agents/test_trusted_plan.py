@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.trusted_plan import Standing, judge, refuse_undurable, refuse_unreadable
-from sites.assignment import SiteAssignment
+from sites.assignment import Peer, RouteDecision, SiteAssignment, SiteShare
 from sites.digest import digest
 from sites.telemetry import PoolInventory
 from tests.agents import site_facts as f
@@ -68,6 +68,21 @@ def test_after_losing_its_accepted_one_a_site_still_knows_its_applied_rank() -> 
 )
 def test_what_does_not_fit_the_site_is_refused(assignment: SiteAssignment, code: str) -> None:
     assert code in codes(assignment, FRESH)
+
+
+def test_data_that_may_not_even_enter_the_country_is_refused() -> None:
+    abroad = Peer(site_id="liege", country="BE", residency_tags=(), peer_address="127.0.0.1:9")
+    away = replace(f.route(), shares=(SiteShare(site_id="liege", basis_points=10_000),), groups=())
+    at_home = replace(f.assignment(routes=(away,)), peers=(abroad,))
+    assert codes(at_home, FRESH) == []
+    in_transit = replace(at_home, country="CH")
+    (violation,) = judge(in_transit, FRESH, wall_ms=1).violations
+    assert violation.message() == (
+        'site "bruges": route "chat|acme|eu": transit is enters in CH, limit BE, NL; '
+        'policy "eu" must allow crossing CH'
+    )
+    no = replace(f.route(decision=RouteDecision.UNLAWFUL), key=away.key)
+    assert codes(replace(in_transit, routes=(no,)), FRESH) == [], "to refuse is always lawful"
 
 
 def test_power_beyond_the_site_is_said_in_watts() -> None:

@@ -61,6 +61,11 @@ def running_fleet(folder: Path) -> Iterator[tuple[Operator, Path]]:
         operator.until_connected(timeout_s=60)
         operator.must("plan", "--out", str(folder / "first.plan"))
         operator.must("apply", str(folder / "first.plan"), "--yes")
+        operator.until(
+            lambda v: all(s.observation and s.observation.version == v.version for s in v.sites),
+            what="every site to have reported the plan",
+            timeout_s=30,
+        )
         yield operator, files
     finally:
         left = asyncio.run(fleet.stop())

@@ -82,8 +82,8 @@ async def answer_and_observe(tmp_path: Path) -> None:
             assert said.startswith(text)
             assert busy
             assert tokens == 400
-            await keeper.read_load(REPLICA)
-            assert keeper.load(REPLICA).tokens_out_total >= 400
+            await keeper.read_work(REPLICA)
+            assert keeper.work(REPLICA).tokens_out_total >= 400
         await keeper.stop(REPLICA, grace_ms=5_000)
         assert keeper.address(REPLICA) is None
 
@@ -124,7 +124,7 @@ async def run_a_command(tmp_path: Path) -> None:
             assert [m.id for m in models.data] == ["org/model"]
             answer = await client.chat.completions.create(model="x", messages=ASKED, max_tokens=3)
             assert len((answer.choices[0].message.content or "").split()) == 3
-        await keeper.read_load(REPLICA)
-        assert keeper.load(REPLICA).tokens_out_total == 3
+        await keeper.read_work(REPLICA)
+        assert keeper.work(REPLICA).tokens_out_total == 3
         record = json.loads(next((tmp_path / "run").glob("*.json")).read_bytes())
         assert record["name"] == f"replica/{REPLICA}"

@@ -377,6 +377,59 @@ def test_a_plan_the_ledger_cannot_take_changes_nothing() -> None:
     assert propose(world, "apply-2").state is RolloutState.DONE
 
 
+def test_no_site_is_cordoned_or_freed_that_the_ledger_cannot_take() -> None:
+    world = opened()
+    propose(world)
+    world.run(1_000)
+    world.ledger_is_full = True
+    world.tell(CordonRequested(receipt_id="drain-1", site_id="bru", drain=True))
+    refused = settled(world, "drain-1")
+    assert refused.state is RolloutState.REJECTED
+    assert "bru was not cordoned: the ledger refused the entry: disk full" in refused.message
+    assert not any(s.cordoned or s.drained for s in world.cycle.view().sites)
+    assert all(hub.cordoned_because == "" for hub in world.hubs.values())
+
+    world.ledger_is_full = False
+    world.tell(CordonRequested(receipt_id="cordon-2", site_id="bru", reason="works"))
+    assert settled(world, "cordon-2").state is RolloutState.DONE
+    assert world.hubs["bru"].cordoned_because == "works"
+    assert "CordonChanged" in world.kinds()
+
+    world.ledger_is_full = True
+    world.tell(UncordonRequested(receipt_id="free-3", site_id="bru"))
+    assert settled(world, "free-3").state is RolloutState.REJECTED
+    assert [s.site_id for s in world.cycle.view().sites if s.cordoned] == ["bru"]
+
+
+@pytest.mark.parametrize("how", ["ledger", "agent", "loss"])
+def test_policies_of_a_change_that_came_to_nothing_are_not_followed(how: str) -> None:
+    world = opened()
+    propose(world)
+    world.run(1_000)
+    problem = world.cycle.view().problem
+    laxer = tuple(replace(p, processing_countries=None) for p in problem.policies)
+    world.ledger_is_full = how == "ledger"
+    world.sites["lyo"].habits = SiteHabits(refusing=how == "agent", silent=how == "loss")
+    asked = replace(problem, policies=laxer)
+    plan = solve(asked).plan
+    assert plan is not None
+    serial = world.cycle.view().state_serial
+    world.tell(PlanProposed(receipt_id="lax", problem=asked, plan=plan, state_serial=serial))
+    if how == "loss":
+        world.kill_site("bru")
+    ended = settled(world, "lax").state
+    assert ended is (RolloutState.SUPERSEDED if how == "loss" else RolloutState.REJECTED)
+    assert world.cycle.view().problem.policies == problem.policies
+
+    world.ledger_is_full = False
+    world.sites["lyo"].habits = SiteHabits()
+    if how != "loss":
+        world.kill_site("bru")
+    world.run(10_000)
+    assert len(plans(world)) >= 2
+    assert all(p.problem.policies == problem.policies for p in plans(world))
+
+
 def test_a_solver_that_keeps_failing_is_asked_again_and_then_given_up() -> None:
     def broken(problem: Problem) -> Outcome:
         return Outcome(

@@ -18,7 +18,7 @@ from scheduler.board import Board
 from scheduler.cycle import Cycle
 from scheduler.driver import Driver, DriverConfig, Inbox
 from scheduler.entries import ServerStarted
-from scheduler.events import Alert, PlanProposed, Started
+from scheduler.events import Alert, CordonRequested, PlanProposed, Started
 from scheduler.fleet_problem import read_problem
 from scheduler.front_door import AgentMessage
 from scheduler.hub_keeper import HubKeeper
@@ -284,12 +284,36 @@ def test_no_assignment_leaves_before_its_plan_is_durable(tmp_path: Path) -> None
             assert plant.admitted == [view.problem]
             await until(lambda: any("disk is full" in a.text for a in plant.board.alerts))
             receipt = await plant.board.wait_for("apply-1", timeout_ms=WAIT_S * 1_000)
-            assert receipt.state is not RolloutState.DONE
+            assert receipt.state is RolloutState.REJECTED
+            assert "disk is full" in receipt.message
             frames = [f for _, f in plant.sent if isinstance(f, AssignmentFrame)]
             assert frames
             assert all(f.validate_only for f in frames)
             assert plant.count(Step) == 0
             assert "PlanAccepted" not in plant.ledger.read.kinds()
+
+    asyncio.run(story())
+
+
+def test_a_site_is_cordoned_only_once_the_ledger_holds_it(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with running(Plant(tmp_path)) as plant:
+            await until(lambda: "ServerStarted" in plant.ledger.read.kinds())
+            for number, full in enumerate((True, False)):
+                plant.ledger.full = full
+                receipt_id = f"cordon-{number}"
+                asked = CordonRequested(receipt_id=receipt_id, site_id="osl-1", reason="works")
+                plant.driver.submit(asked)
+                ended = await plant.board.wait_for(receipt_id, timeout_ms=WAIT_S * 1_000)
+                is_cordoned = any(s.cordoned for s in plant.driver.view().sites)
+                if full:
+                    assert ended.state is RolloutState.REJECTED
+                    assert "osl-1 was not cordoned" in ended.message
+                    assert "disk is full" in ended.message
+                else:
+                    assert ended.state is RolloutState.DONE
+                assert is_cordoned is not full
+                assert ("CordonChanged" in plant.ledger.read.kinds()) is not full
 
     asyncio.run(story())
 

@@ -20,7 +20,7 @@ from agents.credentials import CONTROL_SERVER_NAME, gateway_identity, site_ident
 from agents.envelope import public_key_from_pem
 from scheduler.pki import API_KEY_AUDIENCE, API_KEY_ISSUER, LEAF_LIFE, Authority
 from sites.clock import ManualClock
-from sites.errors import FatalError, InvalidFactError
+from sites.errors import FatalError, InvalidFactError, RetryableError
 
 NOON_MS = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp() * 1_000)
 
@@ -152,3 +152,11 @@ def test_two_keys_of_a_tenant_differ(authority: Authority) -> None:
     first, second = (authority.issue_api_key("acme").split(".")[1] for _ in range(2))
     assert json.loads(decoded(first))["jti"] != json.loads(decoded(second))["jti"]
     assert authority.pseudonym_key("acme") != authority.pseudonym_key("other")
+
+
+def test_a_key_that_cannot_be_written_may_be_asked_for_again(authority: Authority) -> None:
+    (authority.folder / "tenants").rmdir()
+    with pytest.raises(RetryableError, match=r"acme\.pseudonym: not written"):
+        authority.pseudonym_key("acme")
+    (authority.folder / "tenants").mkdir()
+    assert len(authority.pseudonym_key("acme")) == 64

@@ -19,7 +19,9 @@ from scheduler.phases import Phase
 from scheduler.prefixes import check_prefixes
 from scheduler.simulation.safety import SafetyWatch
 from scheduler.state import CycleState
+from sites.assignment import RouteDecision, RouteKey, SiteAssignment
 from sites.hub_messages import SendAssignment, SendStep
+from sites.residency import ResidencyPolicy
 from sites.steps import StepKind
 from sites.units import WHOLE_BP
 from tests.optimizer import builders as b
@@ -104,6 +106,47 @@ def test_versions_rise_by_one_and_shares_stay_whole(
             for route in assignment.routes:
                 assert sum(s.basis_points for s in route.shares) in (0, WHOLE_BP)
                 assert sum(g.basis_points for g in route.groups) in (0, WHOLE_BP)
+
+
+def test_no_phase_lets_data_in_where_a_new_policy_forbids_it() -> None:
+    """Data enters at c on its way to a; from now on it may not; b is to serve some of it too."""
+
+    def asked(transit: tuple[str, ...], rate_rps: float) -> Problem:
+        policy = ResidencyPolicy(
+            policy_id="eu", processing_countries=("DE", "FR"), transit_countries=transit
+        )
+        return b.problem(
+            sites=[
+                b.site("a", country="DE", pools=[b.pool(count=1)]),
+                b.site("b", country="FR", pools=[b.pool(price=5.0)]),
+                b.site("c", country="CH"),
+            ],
+            links=[b.link("a", "c"), b.link("a", "b"), b.link("b", "c")],
+            markets=[b.market("m", accesses={"a": 4.0})],
+            classes=[b.traffic_class("k", policy_id="eu", rate_rps=rate_rps)],
+            policies=[b.ANYWHERE, policy],
+        )
+
+    first, second = asked(("CH",), 1.0), asked((), 25.0)
+    state = state_in_force(first, planned(first))
+    key = next(r for r in serving(state.site("c").in_force))
+    assert key.residency_policy_id == "eu", "c sends it on before the change"
+    change = plan_change(state, second, planned(second), now_ms=0)
+    assert change.violations == ()
+    assert change.phases[0].name == "open"
+    for phase in change.phases:
+        assignment = phase.assignment("c")
+        assert assignment is not None
+        assert key not in serving(assignment)
+
+
+def serving(assignment: SiteAssignment | None) -> list[RouteKey]:
+    assert assignment is not None
+    return [
+        r.key
+        for r in assignment.routes
+        if r.decision is RouteDecision.SERVE and r.key.residency_policy_id == "eu"
+    ]
 
 
 def moving() -> tuple[CycleState, Change]:

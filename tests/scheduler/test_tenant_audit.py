@@ -21,7 +21,7 @@ def test_the_gateway_and_the_audit_agree_on_a_tenants_pseudonym(tmp_path: Path) 
         residency_policy_id="eu",
         pseudonym_key=authority.pseudonym_key("daugava/clinic"),
     )
-    written = access_log._pseudonym(binding, "tenant", binding.tenant_id)
+    written = access_log.tenant_pseudonym(binding)
     assert tenant_pseudonym(tmp_path, "daugava/clinic") == written
     other = authority.pseudonym_key("other")
     assert other != binding.pseudonym_key

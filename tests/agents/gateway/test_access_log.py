@@ -82,6 +82,13 @@ def test_ids_are_pseudonyms(context: LogContext) -> None:
     assert other.tenant_pseudonym != made.tenant_pseudonym
 
 
+def test_a_strangers_own_words_are_left_out(context: LogContext) -> None:
+    made = record(context, {**SERVED, "tenant": "gone"})
+    assert (made.tenant_pseudonym, made.idempotency_key) == ("", "")
+    assert made.request_id == "11111111-2222"  # the gateway's own, random
+    assert not any(word in canonical_json(made).decode() for word in ("gone", "order-7"))
+
+
 def test_tokens_fall_back_to_timings_then_to_unknown(context: LogContext) -> None:
     bare = {k: v for k, v in SERVED.items() if not k.startswith("tokens")}
     timed = record(context, {**bare, "timings_in": 30, "timings_cached": 12.0, "timings_out": 9})
@@ -162,10 +169,11 @@ def test_no_record_names_the_tenant(context: LogContext, route: str, status: int
 
 def test_a_broken_attempt_names_the_site_it_was_sent_to(context: LogContext) -> None:
     line = {**REFUSED, "hop": "broken", "status": 0, "flags": "UC", "to_site": "rix-1",
-            "tenant": "acme", "details": "reset"}  # fmt: skip
+            "tenant": "acme", "details": "reset", "transit": "rix-1=SE,waw-1=DE"}  # fmt: skip
     made = record(context, line)
     assert (made.hop, made.decision.value) == ("ingress", "failed")
     assert (made.serving_site_id, made.serving_country) == ("rix-1", "LV")
+    assert made.transit_countries == ("SE",)
 
 
 def test_what_another_line_proves_gives_no_record(context: LogContext) -> None:

@@ -42,10 +42,12 @@ from sites.residency import ResidencyPolicy
 COUNTRIES = {"osl-1": "NO", "rix-1": "LV", "waw-1": "PL"}
 SITES = tuple(COUNTRIES)
 EU = ResidencyPolicy(
-    policy_id="eu", processing_countries=("LV", "PL"), transit_countries=("LV", "PL")
+    policy_id="eu", processing_countries=("LV", "PL"), transit_countries=("LV", "NO", "PL", "SE")
 )
 EEA = ResidencyPolicy(
-    policy_id="eea", processing_countries=("LV", "NO", "PL"), transit_countries=("LV", "NO", "PL")
+    policy_id="eea",
+    processing_countries=("LV", "NO", "PL"),
+    transit_countries=("LV", "NO", "PL", "SE"),
 )
 CH = ResidencyPolicy(policy_id="ch", processing_countries=("CH",), transit_countries=("CH",))
 ANY = ResidencyPolicy(policy_id="any", processing_countries=None, transit_countries=None)
@@ -232,7 +234,7 @@ def route(
     decision: RouteDecision = RouteDecision.SERVE,
 ) -> Route:
     def of(sites: dict[str, int] | None) -> tuple[SiteShare, ...]:
-        crossed = ("SE",) if policy == "any" and at == "osl-1" else ()
+        crossed = ("SE",) if policy in ("any", "eu") and at == "osl-1" else ()
         return tuple(
             SiteShare(site_id=s, basis_points=b, transit_countries=crossed if s != at else ())
             for s, b in (sites or {}).items()

@@ -34,6 +34,7 @@ def test_an_attempt_lost_with_its_site_leaves_a_record(own_fleet: Any) -> None:
     assert [(r.hop, r.serving_site_id, r.serving_country, r.attempt) for r in lost] == [
         ("ingress", "rix-1", "LV", 1)
     ]
+    assert lost[0].transit_countries == ("SE",), "what its data crossed on the way is known too"
     (served,) = own_fleet.records("waw-1")
     assert (served.attempt, served.request_id) == (2, lost[0].request_id)
 

@@ -128,12 +128,12 @@ def test_site_commands(hinterland, server) -> None:
     assert "connected,cordoned" in hinterland("get", "sites", "rix-1").out
     assert hinterland("site", "drain", "rix-1", "--yes").code == 0
     assert hinterland("failover", "rix-1", "--yes").code == 0
-    assert hinterland("site", "uncordon", "rix-1", "--yes").code == 0
+    assert hinterland("site", "uncordon", "rix-1", "--yes", "--reason", "new disk").code == 0
     cordon, drain, failover, uncordon = server.events
     assert cordon == CordonRequested(receipt_id="cordon-1-1", site_id="rix-1", reason="disk")
     assert isinstance(drain, CordonRequested) and drain.drain
     assert isinstance(failover, CordonRequested) and failover.reason == "failover by operator"
-    assert isinstance(uncordon, UncordonRequested)
+    assert isinstance(uncordon, UncordonRequested) and uncordon.reason == "new disk"
     unknown = hinterland("site", "drain", "rix-9", "--yes")
     assert unknown.code == 1
     assert "rix-9" in unknown.err and "get sites" in unknown.err

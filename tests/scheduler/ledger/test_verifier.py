@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from log_builders import EU, accepted, as_bytes, fill, open_ledger, record
+from log_builders import EU, accepted, as_bytes, fill, open_ledger, record, refused
 
 from scheduler.ledger import LedgerReader, verifier
 from scheduler.ledger.export import write_export
 from sites.clock import ManualClock
+from sites.execution import ExecutionDecision
 
 
 @functools.cache
@@ -50,6 +51,25 @@ def test_a_sound_export_is_sound() -> None:
     assert (verdict.faults, verdict.breaches, verdict.late) == ([], [], [])
     assert (verdict.size, verdict.records, verdict.checkpoints) == (21, 20, 2)
     assert verdict.sequences == {"rix-1": 20}
+
+
+def test_a_time_whose_records_were_lost_is_pointed_out(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path / "log")
+    ledger.append("PlanAccepted", accepted(EU, at_ms=1_000))
+    lost = refused(
+        1, ExecutionDecision.UNRECORDED, started_at_ms=2_000, ended_at_ms=2_500, reason="3 writes"
+    )
+    ledger.append_records("rix-1", as_bytes(record(0), lost))
+    ledger.close()
+    verdict = verifier.verify(tmp_path / "log")
+    assert (verdict.faults, verdict.breaches) == ([], [])
+    assert verdict.unrecorded == ["entry 2: rix-1, 2000 to 2500 ms: 3 writes"]
+    said = verifier.report(verdict).splitlines()
+    assert said[-2] == "UNRECORDED: entry 2: rix-1, 2000 to 2500 ms: 3 writes"
+    assert said[-1] == (
+        "SOUND, no residency breach among what was recorded; some records were lost"
+    )
+    assert _check(_export()).unrecorded == []
 
 
 @given(st.data())
