@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import signal
 import tempfile
 from collections.abc import Iterator
@@ -72,6 +73,10 @@ def up(session: Session, fleet_dir: Path, *, runtime: str) -> None:
 @pass_session
 def demo(session: Session, fleet_dir: Path, *, runtime: str, keep: bool) -> None:
     """Plan, apply, serve real traffic, lose a site, bring it back, audit; then stop everything."""
+    if importlib.util.find_spec("openai") is None:
+        raise CliError(
+            ExitCode.ERROR, "the demo's clients need the openai package; install hinterland[demo]"
+        )
     from scheduler.demo.story import tell
     from sites.clock import SystemClock
 

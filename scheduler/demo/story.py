@@ -22,6 +22,8 @@ from sites.errors import FatalError
 
 CALM_S = 12
 LOSS_S = 12
+SPOOL_S = 2
+"""Gateways write their logs and agents send their records within this."""
 RETURN_TIMEOUT_S = 90
 RATE_FACTOR = 1.5
 """Clients ask this many times as often as planned, so that a short demo shows many requests."""
@@ -153,6 +155,7 @@ class Story:
 
     def _audit(self) -> None:
         self._chapter("Audit: where did each tenant's data run, and is the answer complete?")
+        self._wait_s(SPOOL_S)
         for tenant in self._operator.view().problem.tenants:
             self._hinterland("audit", "residency", "--tenant", tenant.tenant_id)
         self._hinterland("audit", "verify")
