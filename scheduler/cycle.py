@@ -83,6 +83,7 @@ class Cycle:
         for site_id in snapshot.cordoned:
             self._state.cordoned[site_id] = "cordoned before the restart"
         self._state.drained |= set(snapshot.drained)
+        self._at_start = self._planner.stand_by_ledger(snapshot.accepted)
         self._recall(snapshot.previous, snapshot.accepted)
 
     def site_ids(self) -> tuple[str, ...]:
@@ -122,7 +123,7 @@ class Cycle:
             case Started():
                 self._state.started_at_ms = now_ms
                 entry = ServerStarted(epoch=self._state.epoch, at_ms=now_ms)
-                return (self._planner.desk.write(entry), *self._planner.compare_files())
+                return (self._planner.desk.write(entry), *self._at_start)
             case ConnectionChanged() | SiteSaidHello() | SiteObserved():
                 return self._on_site(event, now_ms)
             case AssignmentJudged():

@@ -81,14 +81,22 @@ class Planner:
         if was_refused and all(one.receipt_id != receipt_id for one in self._state.history):
             self._state.problem = before
 
-    def compare_files(self) -> Effects:
-        """Say so if the fleet files no longer say what the plan in force was made from."""
-        desired = self._state.desired
-        if desired is None or self._bare(desired.accepted.problem) == self._state.problem:
+    def stand_by_ledger(self, accepted: PlanAccepted | None) -> Effects:
+        """At a start: what was applied stays the question; files that differ wait for an apply.
+
+        Else an edit nobody applied, a laxer policy say, would come into force with the next
+        failover. Sites only the files know stay in it, cordoned, so that their agents may connect.
+        """
+        files = self._state.problem
+        if accepted is None or (standing := self._restated(accepted.problem)) == files:
             return ()
+        known = {s.site_id for s in standing.fleet.sites}
+        new = [replace(s, cordoned=True) for s in files.fleet.sites if s.site_id not in known]
+        sites = tuple(sorted((*standing.fleet.sites, *new), key=lambda s: s.site_id))
+        self._state.problem = replace(standing, fleet=replace(standing.fleet, sites=sites))
         text = (
-            "the fleet files differ from what the plan in force was made from, and the next "
-            "re-plan follows the files; `hinterland plan` shows what it would change"
+            "the fleet files differ from what the plan in force was made from; what was applied "
+            "stays until a plan of the files is: `hinterland plan -f` shows what it would change"
         )
         return (Alert(text=text),)
 

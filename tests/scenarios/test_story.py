@@ -309,16 +309,32 @@ def test_a_crashed_server_takes_up_what_the_ledger_says() -> None:
     assert world.faults == []
 
 
-def test_a_server_started_on_other_files_than_the_plans_says_so() -> None:
+def test_files_edited_before_a_restart_wait_for_an_apply() -> None:
     world = opened()
     propose(world)
     world.run(1_000)
     newest = plans(world)[-1]
-    cheaper = replace(newest.problem, plan_policy=replace(newest.problem.plan_policy, seed=7))
-    accepted = replace(newest, problem=cheaper)
-    world.start_server(LedgerSnapshot(accepted=accepted, last_version=newest.version))
-    world.run(100)
+    described = replace(newest.problem, running=(), demand=())
+    stricter = replace(described, plan_policy=replace(described.plan_policy, seed=7))
+    fewer = replace(
+        stricter,
+        fleet=replace(
+            stricter.fleet,
+            sites=tuple(s for s in stricter.fleet.sites if s.site_id != "zur"),
+            links=tuple(k for k in stricter.fleet.links if "zur" not in (k.site_a, k.site_b)),
+            markets=tuple(
+                replace(m, accesses=tuple(a for a in m.accesses if a.site_id != "zur"))
+                for m in stricter.fleet.markets
+            ),
+        ),
+    )
+    applied = replace(newest, problem=fewer)  # the files have another policy and one more site
+    world.start_server(LedgerSnapshot(accepted=applied, last_version=newest.version))
+    world.run(1_000)
     assert any("fleet files differ" in text for text in world.alerts)
+    question = world.cycle.view().problem
+    assert question.plan_policy.seed == 7
+    assert {s.site_id: s.cordoned for s in question.fleet.sites}["zur"]
 
 
 def test_a_server_that_crashed_in_mid_rollout_finishes_it() -> None:
