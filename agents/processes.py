@@ -8,6 +8,7 @@ the record is written before the child starts, so no kill of the agent can lose 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import signal
@@ -33,6 +34,9 @@ LOG_BYTES_MAX = 4 * 1024 * 1024
 
 _START_TOLERANCE_S = 0.015  # process start times have a resolution of 0.01 s
 _POLL_MS = 20
+_PORT_FIRST = 22_000
+_PORT_COUNT = 9_000
+_port_turns = itertools.count(os.getpid() * 101)  # processes that start together begin apart
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -236,10 +240,23 @@ def running_in(run_dir: Path) -> tuple[ProcessRecord, ...]:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A TCP port nobody listens on at this moment."""
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A TCP port nobody listens on at this moment, another one at each call.
+
+    Below the kernel's usual range for outgoing connections, or one of those might take it before
+    it is listened on. Raises FatalError if all are taken.
+    """
+    for _ in range(_PORT_COUNT):
+        port = _PORT_FIRST + next(_port_turns) % _PORT_COUNT
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            try:
+                probe.bind((host, port))
+            except OSError:
+                continue  # taken: the next one
+            return port
+    raise FatalError(
+        f"ports: none free on {host} from {_PORT_FIRST} to {_PORT_FIRST + _PORT_COUNT - 1}; stop "
+        "what uses them"
+    )
 
 
 def require_port_free(address: str, *, purpose: str) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from agents.processes import free_port
 from scheduler.demo.operator import Operator
 from scheduler.embedded import EmbeddedFleet
 from scheduler.fleet_problem import read_problem
@@ -16,23 +16,11 @@ from sites.clock import SystemClock
 DEMO = Path(__file__).resolve().parents[2] / "deploy" / "examples" / "demo"
 
 
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on now, each another."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [int(one.getsockname()[1]) for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def fleet_files(folder: Path) -> Path:
     """The demo fleet on free ports."""
     target = folder / "fleet"
     target.mkdir()
-    ports = free_ports(6)
+    ports = [free_port() for _ in range(6)]
     for source in sorted(DEMO.glob("*.yaml")):
         text = source.read_text()
         for number, port in enumerate(ports):
