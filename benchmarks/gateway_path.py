@@ -68,7 +68,10 @@ def _doors(fleet: EmbeddedFleet, operator: Operator) -> tuple[Door, ...]:
     assert view.plan is not None
     whole = [s for s in view.plan.shares if s.basis_points == 10_000]
     local = next(s for s in whole if s.ingress_site_id == s.site_id)
-    remote = next(s for s in whole if s.ingress_site_id != s.site_id)
+    remote = max(
+        (s for s in view.plan.shares if s.ingress_site_id != s.site_id),
+        key=lambda s: s.basis_points,
+    )
     classes = {c.class_id: c for c in view.problem.classes}
     replica = next(r for r in fleet.site_processes(local.site_id) if r.name.startswith("replica/"))
     doors = [
