@@ -23,6 +23,7 @@ class PruneReason(StrEnum):
     NO_INGRESS = "no_ingress"
     SITE_UNAVAILABLE = "site_unavailable"
     ACCELERATORS = "accelerators"
+    CONTEXT = "context"
 
 
 class RejectReason(StrEnum):
@@ -31,6 +32,8 @@ class RejectReason(StrEnum):
     POWER = "power"
     ACCELERATORS = "accelerators"
     BANDWIDTH = "bandwidth"
+    BUDGET = "budget"
+    CARBON = "carbon"
     PRICE = "price"
 
 
@@ -102,6 +105,35 @@ class ShedTraffic:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SurvivalShare:
+    """Where protected traffic goes if one site is lost: part of a class (basis points of the whole)
+    that would move to `group_id`, whose site keeps its replicas.
+    """
+
+    lost_site_id: str
+    class_id: str
+    group_id: str
+    basis_points: int
+
+    def __post_init__(self) -> None:
+        require_between(self.basis_points, low=1, high=WHOLE_BP, field=f"move of {self.class_id}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ExposedTraffic:
+    """Part of a protected class that the loss of one site would leave unserved, beyond what the
+    plan sheds anyway and although another site might lawfully serve it.
+    """
+
+    lost_site_id: str
+    class_id: str
+    basis_points: int
+
+    def __post_init__(self) -> None:
+        require_between(self.basis_points, low=1, high=WHOLE_BP, field=f"risk of {self.class_id}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SupplyUse:
     """Power a plan takes from one supply (W, cooling included)."""
 
@@ -113,7 +145,8 @@ class SupplyUse:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CostBreakdown:
     """What a plan costs, USD per hour. `energy` includes cooling (PUE); `cooling` is the part of
-    it due to PUE above 1.
+    it due to PUE above 1. `risk` is expected interruptions of spot replicas and what is exposed to
+    the loss of one site.
     """
 
     hardware_usd_per_h: float = 0.0
@@ -124,6 +157,7 @@ class CostBreakdown:
     carbon_usd_per_h: float = 0.0
     shed_usd_per_h: float = 0.0
     site_usd_per_h: float = 0.0
+    risk_usd_per_h: float = 0.0
 
     @property
     def total_usd_per_h(self) -> float:
@@ -136,6 +170,7 @@ class CostBreakdown:
             + self.carbon_usd_per_h
             + self.shed_usd_per_h
             + self.site_usd_per_h
+            + self.risk_usd_per_h
         )
 
 
@@ -145,7 +180,8 @@ class Plan:
 
     `bound_usd_per_h` is the least any plan of this problem can cost (by `method`); `gap` is
     (cost - bound) / max(|cost|, 1e-9), relative. `hit_limit` names the budget that stopped the
-    search ("" if none did).
+    search ("" if none did). `survival` and `exposed` say, loss by loss, where protected traffic of
+    a lost site would go and what of it nobody could take.
     """
 
     problem_digest: str
@@ -158,6 +194,8 @@ class Plan:
     gap: float
     method: str
     hit_limit: str = ""
+    survival: tuple[SurvivalShare, ...] = ()
+    exposed: tuple[ExposedTraffic, ...] = ()
 
     def __post_init__(self) -> None:
         require_unique((g.group.group_id for g in self.groups), field="plan: groups")

@@ -34,7 +34,9 @@ class PlanPolicy:
     `migration_horizon_h`. `move_limit_replicas`: most replicas started plus stopped in one plan
     (None: no limit). `gap_limit` is relative (0.01 = 1 %); `node_limit` bounds the search;
     `time_limit_s` is only an outer abort. `max_shed_basis_points` (None: priced only) makes
-    shedding more than that part of any class infeasible.
+    shedding more than that part of any class infeasible. `carbon_cap_g_per_h`: most emission of a
+    plan (None: priced only). `exposure_part`: protected traffic that the loss of one site would
+    leave unserved pays this part of its shed price (0: such losses are not looked at).
     """
 
     policy_id: str = "default"
@@ -46,6 +48,8 @@ class PlanPolicy:
     queueing_ms_at_ceiling: float = 0.0
     move_limit_replicas: int | None = None
     max_shed_basis_points: int | None = None
+    carbon_cap_g_per_h: float | None = None
+    exposure_part: float = 1.0
     replica_bounds: tuple[GroupBound, ...] = ()
     gap_limit: float = 0.01
     node_limit: int = 100_000
@@ -61,10 +65,13 @@ class PlanPolicy:
             "migration_usd_per_gib",
             "queueing_ms_at_ceiling",
             "gap_limit",
+            "exposure_part",
         ):
             require_nonnegative(getattr(self, name), field=f"plan policy: {name}")
         for name in ("migration_horizon_h", "node_limit", "time_limit_s"):
             require_positive(getattr(self, name), field=f"plan policy: {name}")
+        if self.carbon_cap_g_per_h is not None:
+            require_nonnegative(self.carbon_cap_g_per_h, field="plan policy: carbon_cap_g_per_h")
         if self.move_limit_replicas is not None:
             require_nonnegative(self.move_limit_replicas, field="plan policy: move_limit_replicas")
         if self.max_shed_basis_points is not None:

@@ -22,11 +22,14 @@ PORT_MAX = 65_535
 
 
 class SupplyKind(StrEnum):
-    """Where a power supply comes from."""
+    """Where a power supply comes from. PEAK: grid power beyond the contracted block, its price with
+    the peak tax.
+    """
 
     ON_SITE = "on_site"
     PPA = "ppa"
     GRID = "grid"
+    PEAK = "peak"
 
 
 class Ownership(StrEnum):
@@ -77,7 +80,8 @@ class HardwarePool:
     """Identical accelerators at one site.
 
     `price_usd_per_accelerator_h` is wear for owned pools, rent for rented and spot ones; it is
-    paid per accelerator in use.
+    paid per accelerator in use. `interruption_per_h`: how often, per hour, a replica on a spot pool
+    is expected to be taken away; only spot pools have one.
     """
 
     pool_id: str
@@ -86,10 +90,22 @@ class HardwarePool:
     memory_mib_per_accelerator: float
     price_usd_per_accelerator_h: float
     ownership: Ownership = Ownership.OWNED
+    interruption_per_h: float = 0.0
     source: str = ""
 
     def __post_init__(self) -> None:
         require_id(self.pool_id, field="pool_id")
+        require_between(
+            self.interruption_per_h,
+            low=0,
+            high=60,
+            field=f"pool {self.pool_id}: interruption_per_h",
+        )
+        if self.interruption_per_h > 0 and self.ownership is not Ownership.SPOT:
+            raise InvalidFactError(
+                f"pool {self.pool_id}: interruption_per_h {self.interruption_per_h:g} on a pool "
+                f"that is {self.ownership}; only spot pools are interrupted"
+            )
         require_id(self.accelerator, field=f"pool {self.pool_id}: accelerator")
         require_nonnegative(self.count, field=f"pool {self.pool_id}: count")
         require_positive(
