@@ -1,25 +1,28 @@
 """Which (class, replica group) pairs are candidate arcs, and why every other pair is not.
 
 Decides by law (residency, transit), time (TTFT and TPOT at the percentile), quality and fit (a
-serving point exists, its memory and accelerators fit the pool). Prices and shared limits (power,
-accelerators in all, bandwidth) are left to the formulation. Pairs are pruned for a reason that
-holds whatever else the plan does.
+serving point exists, its memory and accelerators fit the pool, the requests fit its KV cache and
+the model's context). Prices and shared limits (power, accelerators in all, bandwidth) are left to
+the formulation. Pairs are pruned for a reason that holds whatever else the plan does.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from optimizer.backbone import Backbone, LawfulPath, ingress_of
 from optimizer.plan import CandidateArc, PrunedArc, PruneReason
 from optimizer.problem import Problem
 from sites.assignment import ReplicaGroup
-from sites.catalog import ServingPoint, Variant
+from sites.catalog import BYTES_PER_MIB, ServingPoint, Variant
 from sites.fleet import HardwarePool, MarketAccess, Site
 from sites.residency import ResidencyPolicy, may_process, may_transit
 from sites.traffic import TrafficClass
 from sites.units import BYTES_PER_GB
+
+MIX_TTFT_PARTS = 4.0
+"""Where the SLO is on the mix, an arc may take so many times the time to first token asked for."""
 
 _EVERYWHERE = ResidencyPolicy(
     policy_id="everywhere", processing_countries=None, transit_countries=None
@@ -40,6 +43,11 @@ class GroupOption:
     def group_id(self) -> str:
         """The id of its replica group."""
         return self.group.group_id
+
+    @property
+    def available(self) -> float:
+        """Part of the time a replica is there, between 0 and 1; below 1 only on spot pools."""
+        return self.point.availability(interruption_per_h=self.pool.interruption_per_h)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -101,7 +109,26 @@ def fit_fault(option: GroupOption) -> ArcFault | None:
         return ArcFault(
             3, PruneReason.ACCELERATORS, float(option.pool.count), needed, "accelerators"
         )
+    if option.available == 0:
+        often = option.pool.interruption_per_h
+        return ArcFault(
+            4, PruneReason.NO_SERVING_POINT, 1.0 / option.point.start_h, often, "interruptions/h"
+        )
     return None
+
+
+def kv_fault(option: GroupOption, traffic_class: TrafficClass) -> ArcFault | None:
+    """Why one replica of a group cannot hold the KV cache of one mean request, or None."""
+    tokens = traffic_class.input_tokens + traffic_class.output_tokens
+    memory_mib = option.pool.memory_mib_per_accelerator
+    slots = option.point.slots(option.variant, memory_mib_per_accelerator=memory_mib, tokens=tokens)
+    if slots >= 1:
+        return None
+    room = option.point.kv_room_bytes(option.variant, memory_mib_per_accelerator=memory_mib)
+    need = tokens * option.variant.kv_bytes_per_token
+    return ArcFault(
+        5, PruneReason.MEMORY, room / BYTES_PER_MIB, need / BYTES_PER_MIB, "MiB of KV cache"
+    )
 
 
 def arc_ttft_ms(
@@ -130,6 +157,26 @@ def find_arcs(problem: Problem) -> Candidates:
                 pruned.append(found)
     arcs.sort(key=lambda a: (a.class_id, a.group.group_id))
     return Candidates(arcs=tuple(arcs), pruned=tuple(pruned))
+
+
+def standby_arcs(problem: Problem) -> tuple[CandidateArc, ...]:
+    """Arcs of protected classes once the site they enter at is lost and they enter elsewhere.
+
+    Some of them may be none today. Empty where losses have no price. By class, then group id.
+    """
+    if problem.plan_policy.exposure_part == 0:
+        return ()
+    entering: dict[str, list[TrafficClass]] = {}
+    for one in problem.classes:
+        access = ingress_of(problem, one) if one.protected else None
+        if access is not None:
+            entering.setdefault(access.site_id, []).append(one)
+    found: list[CandidateArc] = []
+    for site_id in sorted(entering):
+        lost = (*problem.lost_sites, site_id)
+        left = replace(problem, classes=tuple(entering[site_id]), lost_sites=lost)
+        found += find_arcs(left).arcs
+    return tuple(sorted(found, key=lambda a: (a.class_id, a.group.group_id)))
 
 
 class _Finder:
@@ -195,15 +242,25 @@ class _Finder:
     ) -> Iterator[CandidateArc | PrunedArc]:
         service = self._problem.service(traffic_class.service_id)
         for variant_id in sorted(service.variant_ids):
-            quality = self._problem.catalog.variant(variant_id).quality
-            if quality < traffic_class.quality_floor:
-                fault = ArcFault(0, PruneReason.QUALITY, traffic_class.quality_floor, quality)
+            fault = self._variant_fault(traffic_class, variant_id)
+            if fault is not None:
                 yield _pruned(traffic_class, site.site_id, variant_id=variant_id, fault=fault)
                 continue
             options = self._options.get((site.site_id, variant_id), [])
             yield from self._judge_options(
                 traffic_class, options, access=access, path=path, variant_id=variant_id
             )
+
+    def _variant_fault(self, traffic_class: TrafficClass, variant_id: str) -> ArcFault | None:
+        quality = self._problem.catalog.variant(variant_id).quality
+        if quality < traffic_class.quality_floor:
+            return ArcFault(0, PruneReason.QUALITY, traffic_class.quality_floor, quality)
+        longest = self._problem.catalog.model_of(variant_id).context_tokens
+        mean = traffic_class.input_tokens + traffic_class.output_tokens
+        needed = max(traffic_class.context_tokens, mean)
+        if needed > longest:
+            return ArcFault(0, PruneReason.CONTEXT, float(longest), needed, "tokens")
+        return None
 
     def _judge_options(
         self,
@@ -223,7 +280,11 @@ class _Finder:
                 path_rtt_ms=path.rtt_ms,
                 point=option.point,
             )
-            fault = fit_fault(option) or _slo_fault(traffic_class, option.point, ttft_ms=ttft_ms)
+            fault = (
+                fit_fault(option)
+                or kv_fault(option, traffic_class)
+                or _slo_fault(traffic_class, option.point, ttft_ms=ttft_ms)
+            )
             if fault is None:
                 kept = True
                 yield _arc(traffic_class, option, path=path, ttft_ms=ttft_ms)
@@ -238,11 +299,12 @@ def _slo_fault(
 ) -> ArcFault | None:
     slo = traffic_class.slo
     if point.percentile < slo.percentile:
-        return ArcFault(4, PruneReason.LATENCY, slo.percentile, point.percentile, "percentile")
+        return ArcFault(6, PruneReason.LATENCY, slo.percentile, point.percentile, "percentile")
     if point.tpot_ms > slo.tpot_ms:
-        return ArcFault(5, PruneReason.LATENCY, slo.tpot_ms, point.tpot_ms, "ms per output token")
-    if ttft_ms > slo.ttft_ms:
-        return ArcFault(6, PruneReason.LATENCY, slo.ttft_ms, ttft_ms, "ms to first token")
+        return ArcFault(7, PruneReason.LATENCY, slo.tpot_ms, point.tpot_ms, "ms per output token")
+    latest_ms = slo.ttft_ms * (MIX_TTFT_PARTS if slo.over_mix else 1.0)
+    if ttft_ms > latest_ms:
+        return ArcFault(8, PruneReason.LATENCY, latest_ms, ttft_ms, "ms to first token")
     return None
 
 
@@ -265,8 +327,11 @@ def _arc(
         path=path.sites,
         transit_countries=path.transit_countries,
         ttft_ms=ttft_ms,
-        replica_seconds=option.point.replica_seconds(
-            input_tokens=traffic_class.input_tokens, output_tokens=traffic_class.output_tokens
+        replica_seconds=option.point.paired_replica_seconds(
+            option.variant,
+            memory_mib_per_accelerator=option.pool.memory_mib_per_accelerator,
+            input_tokens=traffic_class.input_tokens,
+            output_tokens=traffic_class.output_tokens,
         ),
         network_usd_per_request=(
             traffic_class.bytes_per_request / BYTES_PER_GB * path.price_usd_per_gb

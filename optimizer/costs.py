@@ -7,26 +7,27 @@ carry the figures worked out here, from their rounded shares, so a plan says wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from math import fsum
+from math import fsum, inf
 
 from optimizer.plan import (
     CostBreakdown,
+    ExposedTraffic,
     Plan,
     PlannedGroup,
     ShedTraffic,
     SupplyUse,
+    SurvivalShare,
     TrafficShare,
 )
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.supplies import supply_price_usd_per_w_h, supply_stacks
 from sites.assignment import ReplicaGroup
 from sites.digest import digest
-from sites.fleet import PowerSupply, Site, at_period
-from sites.units import BYTES_PER_GB, S_PER_H, W_PER_KW, WHOLE_BP
+from sites.fleet import at_period
+from sites.units import BYTES_PER_GB, S_PER_H, WHOLE_BP
 
-G_PER_T = 1e6
 MIB_PER_GIB = 1024.0
-MS_PER_H = 3_600_000.0
 TOKENS_PER_MTOK = 1e6
 
 
@@ -48,15 +49,34 @@ def start_price_usd_per_h(reach: Reach, group: ReplicaGroup) -> float:
     assert point is not None, f"{group.group_id} has no serving point"
     weights_gib = reach.problem.catalog.variant(group.variant_id).weights_mib / MIB_PER_GIB
     moving = weights_gib * policy.migration_usd_per_gib
-    waiting = replica_price_usd_per_h(reach, group) * point.start_ms / MS_PER_H
+    waiting = replica_price_usd_per_h(reach, group) * point.start_h
     return (moving + waiting) / policy.migration_horizon_h
 
 
-def supply_price_usd_per_w_h(problem: Problem, supply: PowerSupply) -> tuple[float, float]:
-    """Price of one W for one hour from a supply: (energy, carbon), USD/W/h, in this period."""
-    energy = at_period(supply.price_usd_per_kwh, problem.period) / W_PER_KW
-    carbon_t = at_period(supply.carbon_g_per_kwh, problem.period) / W_PER_KW / G_PER_T
-    return energy, carbon_t * problem.plan_policy.carbon_usd_per_t
+def risk_price_usd_per_h(reach: Reach, group: ReplicaGroup) -> float:
+    """Expected interruptions of one replica (USD/h): interruptions per hour x one start (USD).
+
+    One start costs its price per hour of the migration horizon, times that horizon. 0 for pools
+    that are not spot ones.
+    """
+    pool = reach.pool(group)
+    assert pool is not None, f"{group.group_id} stands on no pool"
+    if pool.interruption_per_h == 0:
+        return 0.0
+    horizon_h = reach.problem.plan_policy.migration_horizon_h
+    return pool.interruption_per_h * start_price_usd_per_h(reach, group) * horizon_h
+
+
+def available_part(reach: Reach, group: ReplicaGroup) -> float:
+    """Part of the time a replica of the group is there, between 0 and 1 (below 1: spot pools)."""
+    pool, point = reach.pool(group), reach.point(group)
+    assert pool is not None and point is not None, f"{group.group_id} has no serving point"
+    return point.availability(interruption_per_h=pool.interruption_per_h)
+
+
+def usable_part(reach: Reach, group: ReplicaGroup) -> float:
+    """Busy replicas each replica of the group may carry: utilisation ceiling x available part."""
+    return reach.problem.plan_policy.utilisation_ceiling * available_part(reach, group)
 
 
 def shed_price_usd_per_h(reach: Reach, class_id: str) -> float:
@@ -73,21 +93,60 @@ def network_usd_per_request(reach: Reach, class_id: str, *, site_id: str) -> flo
     return 0.0 if way is None else one.bytes_per_request / BYTES_PER_GB * way.price_usd_per_gb
 
 
-def full_request_usd(
-    reach: Reach, class_id: str, *, group: ReplicaGroup, usd_per_w_h: float
-) -> float:
-    """One request of a class on replicas used to the ceiling (USD): hardware, power, network.
+def busy_price_usd_per_h(reach: Reach, group: ReplicaGroup, *, usd_per_w_h: float) -> float:
+    """One busy replica for an hour where all are used to the ceiling (USD): hardware, the risk of
+    interruptions, power at `usd_per_w_h`.
 
-    Power at `usd_per_w_h`. The group must stand on a pool with a serving point.
+    The group must stand on a pool with a serving point; inf where its replicas never are there.
     """
     point, site = reach.point(group), reach.site(group.site_id)
     assert point is not None and site is not None, f"{group.group_id} has no serving point"
-    ceiling = reach.problem.plan_policy.utilisation_ceiling
-    watts = (point.idle_w / ceiling + point.full_w - point.idle_w) * site.pue
-    per_h = replica_price_usd_per_h(reach, group) / ceiling + watts * usd_per_w_h
+    usable = usable_part(reach, group)
+    if usable == 0:
+        return inf
+    watts = (point.idle_w / usable + point.full_w - point.idle_w) * site.pue
+    held = replica_price_usd_per_h(reach, group) + risk_price_usd_per_h(reach, group)
+    return held / usable + watts * usd_per_w_h
+
+
+def charged_price_usd_per_h(reach: Reach, group: ReplicaGroup) -> float:
+    """One busy replica for an hour as tenants are charged for it (USD): at the dearest supply.
+
+    So what a tenant is charged does not hang on who else draws there. Power that is paid for taking
+    counts as free, not as income.
+    """
+    site = reach.site(group.site_id)
+    assert site is not None, f"{group.group_id} stands at no site"
+    dearest = max(sum(supply_price_usd_per_w_h(reach.problem, k)) for k in site.supplies)
+    return busy_price_usd_per_h(reach, group, usd_per_w_h=max(0.0, dearest))
+
+
+def full_request_usd(
+    reach: Reach, class_id: str, *, group: ReplicaGroup, usd_per_w_h: float
+) -> float:
+    """One request of a class on replicas used to the ceiling (USD): a busy replica, network."""
+    price = busy_price_usd_per_h(reach, group, usd_per_w_h=usd_per_w_h)
     busy_s = reach.replica_seconds(reach.classes[class_id], group)
     network = network_usd_per_request(reach, class_id, site_id=group.site_id)
-    return per_h * busy_s / S_PER_H + network
+    return price * busy_s / S_PER_H + network
+
+
+def budget_request_usd(reach: Reach, class_id: str, *, group: ReplicaGroup) -> float:
+    """What one request of a class at a group counts against its tenant's budget (USD)."""
+    busy_s = reach.replica_seconds(reach.classes[class_id], group)
+    network = network_usd_per_request(reach, class_id, site_id=group.site_id)
+    return charged_price_usd_per_h(reach, group) * busy_s / S_PER_H + network
+
+
+def exposure_usd_per_h(reach: Reach, exposed: Iterable[ExposedTraffic]) -> float:
+    """Protected traffic that the loss of one site would leave unserved (USD/h), over all losses.
+
+    `exposure_part` x shed price x part of the class.
+    """
+    part = reach.problem.plan_policy.exposure_part
+    return fsum(
+        part * shed_price_usd_per_h(reach, e.class_id) * e.basis_points / WHOLE_BP for e in exposed
+    )
 
 
 def busy_replicas(
@@ -133,42 +192,11 @@ def possible_draw_w(reach: Reach, groups: Iterable[PlannedGroup]) -> dict[str, f
     return drawn
 
 
-def by_price(problem: Problem, site: Site) -> list[PowerSupply]:
-    """A site's supplies, cheapest (energy + carbon) in this period first, ties by id."""
-    return sorted(
-        site.supplies, key=lambda s: (sum(supply_price_usd_per_w_h(problem, s)), s.supply_id)
-    )
-
-
-def supply_stack(problem: Problem, site: Site, *, watts: float) -> tuple[SupplyUse, ...]:
-    """Cover a site's draw from its supplies, cheapest (energy + carbon) first, each to its limit.
-
-    What no supply can cover is put on the last one, so that the checker sees it exceed its limit.
-    """
-    ranked = by_price(problem, site)
-    used: list[SupplyUse] = []
-    left = watts
-    for supply in ranked:
-        limit = at_period(supply.limit_w, problem.period)
-        taken = left if supply is ranked[-1] else min(left, limit)
-        left -= taken
-        if taken > 0:
-            used.append(SupplyUse(site_id=site.site_id, supply_id=supply.supply_id, power_w=taken))
-    return tuple(sorted(used, key=lambda u: u.supply_id))
-
-
 def supplies_of(
     reach: Reach, groups: Iterable[PlannedGroup], *, shares: Iterable[TrafficShare]
 ) -> tuple[SupplyUse, ...]:
     """Every site's draw covered from its supplies, sorted by site and supply."""
-    drawn = draw_w(reach, groups, shares)
-    return tuple(
-        use
-        for site_id in sorted(drawn)
-        for use in supply_stack(
-            reach.problem, reach.problem.fleet.site(site_id), watts=drawn[site_id]
-        )
-    )
+    return supply_stacks(reach.problem, draw_w(reach, groups, shares))
 
 
 def cost_of(
@@ -178,6 +206,7 @@ def cost_of(
     shares: tuple[TrafficShare, ...],
     shed: tuple[ShedTraffic, ...],
     supplies: tuple[SupplyUse, ...],
+    exposed: tuple[ExposedTraffic, ...] = (),
 ) -> CostBreakdown:
     """Every term of a plan's cost (USD/h). The groups must stand on pools with serving points."""
     energy, cooling, carbon = energy_usd_per_h(reach.problem, supplies)
@@ -200,6 +229,8 @@ def cost_of(
             shed_price_usd_per_h(reach, s.class_id) * s.basis_points / WHOLE_BP for s in shed
         ),
         site_usd_per_h=site_usd_per_h(reach.problem, groups),
+        risk_usd_per_h=fsum(g.replicas * risk_price_usd_per_h(reach, g.group) for g in groups)
+        + exposure_usd_per_h(reach, exposed),
     )
 
 
@@ -247,6 +278,8 @@ def priced_plan(
     bound_usd_per_h: float,
     method: str,
     hit_limit: str = "",
+    survival: Iterable[SurvivalShare] = (),
+    exposed: Iterable[ExposedTraffic] = (),
 ) -> Plan:
     """Put a plan together: sorted, powered cheapest supply first, priced, with bound and gap.
 
@@ -256,7 +289,10 @@ def priced_plan(
     routed = tuple(sorted(shares, key=lambda s: (s.class_id, s.site_id, s.group_id)))
     unserved = tuple(sorted(shed, key=lambda s: s.class_id))
     supplies = supplies_of(reach, kept, shares=routed)
-    cost = cost_of(reach, groups=kept, shares=routed, shed=unserved, supplies=supplies)
+    at_risk = tuple(sorted(exposed, key=lambda e: (e.lost_site_id, e.class_id)))
+    cost = cost_of(
+        reach, groups=kept, shares=routed, shed=unserved, supplies=supplies, exposed=at_risk
+    )
     bound = min(bound_usd_per_h, cost.total_usd_per_h)
     return Plan(
         problem_digest=digest(reach.problem),
@@ -269,6 +305,8 @@ def priced_plan(
         gap=relative_gap(cost.total_usd_per_h, bound),
         method=method,
         hit_limit=hit_limit,
+        survival=tuple(sorted(survival, key=lambda s: (s.lost_site_id, s.class_id, s.group_id))),
+        exposed=at_risk,
     )
 
 

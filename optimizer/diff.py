@@ -13,7 +13,7 @@ from enum import StrEnum
 from math import isfinite
 
 from optimizer.figures import GroupFigures, draw_total_w, group_figures, slowest_ttft_ms
-from optimizer.plan import Plan
+from optimizer.plan import Plan, TrafficShare
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
@@ -125,7 +125,7 @@ def diff_plans(before: Plan | None, after: Plan, problem: Problem) -> PlanDiff:
     reach = Reach(problem)
     return PlanDiff(
         groups=_group_changes(reach, before, after),
-        routes=_route_changes(reach, before, after),
+        routes=_route_changes(reach, _Routes(before), _Routes(after)),
         before_usd_per_h=None if before is None else before.cost.total_usd_per_h,
         after_usd_per_h=after.cost.total_usd_per_h,
         before_draw_w=0.0 if before is None else draw_total_w(before),
@@ -154,20 +154,20 @@ def _replacements(
     reach: Reach, had: dict[ReplicaGroup, int], has: dict[ReplicaGroup, int]
 ) -> dict[ReplicaGroup, ReplicaGroup]:
     """New group -> the group of the same model on the same pool that it takes the place of."""
+    models = {v.variant_id: v.model_id for v in reach.problem.catalog.variants}
+
+    def place(group: ReplicaGroup) -> tuple[str, str, str]:
+        return group.site_id, group.pool_id, models.get(group.variant_id, group.variant_id)
+
     leaving = defaultdict(list)
     for group in sorted(had.keys() - has.keys()):
-        leaving[_place(reach, group)].append(group)
+        leaving[place(group)].append(group)
     pairs: dict[ReplicaGroup, ReplicaGroup] = {}
     for group in sorted(has.keys() - had.keys()):
-        candidates = leaving[_place(reach, group)]
+        candidates = leaving[place(group)]
         if candidates:
             pairs[group] = candidates.pop(0)
     return pairs
-
-
-def _place(reach: Reach, group: ReplicaGroup) -> tuple[str, str, str]:
-    variants = {v.variant_id: v.model_id for v in reach.problem.catalog.variants}
-    return group.site_id, group.pool_id, variants.get(group.variant_id, group.variant_id)
 
 
 def _group_change(
@@ -212,31 +212,37 @@ def _mark(earlier: object, later: object) -> Mark:
     return Mark.UNCHANGED if earlier == later else Mark.CHANGE
 
 
-def _route_changes(reach: Reach, before: Plan | None, after: Plan) -> tuple[RouteChange, ...]:
-    old, new = _parts(before), _parts(after)
+class _Routes:
+    """The routes of a plan (None: of nothing) by class."""
+
+    def __init__(self, plan: Plan | None) -> None:
+        self.groups = {g.group.group_id: g.group for g in plan.groups} if plan else {}
+        self.shares: dict[str, list[TrafficShare]] = defaultdict(list)
+        self.parts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+        for share in plan.shares if plan else ():
+            self.shares[share.class_id].append(share)
+            self.parts[share.class_id][share.site_id] += share.basis_points
+        for shed in plan.shed if plan else ():
+            self.parts[shed.class_id][""] += shed.basis_points
+
+    def parts_of(self, class_id: str) -> dict[str, int]:
+        """Site ("" = shed) -> basis points of a class."""
+        return dict(self.parts.get(class_id, {}))
+
+    def slowest_ms(self, reach: Reach, class_id: str) -> float:
+        """Slowest TTFT of a class; 0 if it is served nowhere."""
+        return slowest_ttft_ms(reach, self.shares.get(class_id, ()), groups=self.groups)
+
+
+def _route_changes(reach: Reach, before: _Routes, after: _Routes) -> tuple[RouteChange, ...]:
     return tuple(
-        _route_change(reach, class_id, (before, old), (after, new))
-        for class_id in sorted({*old, *new})
+        _route_change(reach, class_id, before, after)
+        for class_id in sorted({*before.parts, *after.parts})
     )
 
 
-def _parts(plan: Plan | None) -> dict[str, dict[str, int]]:
-    """Class -> site ("" = shed) -> basis points."""
-    parts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for share in plan.shares if plan else ():
-        parts[share.class_id][share.site_id] += share.basis_points
-    for shed in plan.shed if plan else ():
-        parts[shed.class_id][""] += shed.basis_points
-    return {class_id: dict(at) for class_id, at in parts.items()}
-
-
-def _route_change(
-    reach: Reach,
-    class_id: str,
-    before: tuple[Plan | None, dict[str, dict[str, int]]],
-    after: tuple[Plan, dict[str, dict[str, int]]],
-) -> RouteChange:
-    earlier, later = before[1].get(class_id, {}), after[1].get(class_id, {})
+def _route_change(reach: Reach, class_id: str, before: _Routes, after: _Routes) -> RouteChange:
+    earlier, later = before.parts_of(class_id), after.parts_of(class_id)
     one = reach.classes.get(class_id)
     return RouteChange(
         mark=_mark(earlier, later),
@@ -245,18 +251,11 @@ def _route_change(
             SitePart(site_id=s, before_bp=earlier.get(s, 0), after_bp=later.get(s, 0))
             for s in sorted({*earlier, *later}, key=lambda s: (s == "", s))
         ),
-        before_ttft_ms=_slowest(reach, before[0], class_id),
-        after_ttft_ms=_slowest(reach, after[0], class_id),
+        before_ttft_ms=before.slowest_ms(reach, class_id),
+        after_ttft_ms=after.slowest_ms(reach, class_id),
         ttft_limit_ms=one.slo.ttft_ms if one else 0.0,
         percentile=one.slo.percentile if one else 0.0,
     )
-
-
-def _slowest(reach: Reach, plan: Plan | None, class_id: str) -> float:
-    if plan is None:
-        return 0.0
-    shares = [s for s in plan.shares if s.class_id == class_id]
-    return slowest_ttft_ms(reach, shares, groups={g.group.group_id: g.group for g in plan.groups})
 
 
 def diff_lines(diff: PlanDiff, *, full: bool = False) -> tuple[DiffLine, ...]:

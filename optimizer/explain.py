@@ -9,104 +9,48 @@ out is `explain_text`'s.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from math import ceil, isfinite
 
 from optimizer.arcs import find_arcs
-from optimizer.costs import TOKENS_PER_MTOK, shed_price_usd_per_h
+from optimizer.costs import TOKENS_PER_MTOK, shed_price_usd_per_h, usable_part
+from optimizer.explanation import (
+    Choice,
+    ClassExplanation,
+    Explanation,
+    Exposure,
+    Fix,
+    Rejection,
+    Shed,
+)
 from optimizer.figures import full_usd_per_mtok
-from optimizer.plan import CandidateArc, Plan, PrunedArc, PruneReason, RejectReason
+from optimizer.plan import (
+    CandidateArc,
+    Plan,
+    PrunedArc,
+    PruneReason,
+    RejectReason,
+    ShedTraffic,
+    TrafficShare,
+)
 from optimizer.problem import Problem
 from optimizer.reach import Reach
-from optimizer.stock import Stock, Tight
+from optimizer.stock import Stock
 from sites.assignment import ReplicaGroup
+from sites.catalog import ServingPoint
 from sites.units import S_PER_H, WHOLE_BP
 
 LAWS = frozenset({PruneReason.RESIDENCY, PruneReason.TRANSIT, PruneReason.NO_INGRESS})
 """Reasons that law gives; no money mends them."""
 
+PAIRS_MAX = 300_000
+"""Pairs of class and site up to which every class is explained; beyond it, those that are shed."""
+
+SHED_PAIRS = 10_000
+"""Pairs of shed class and site explained beyond `PAIRS_MAX`, the dearest classes first."""
+
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choice:
-    """Where part of a class is served: share, CPT on full replicas (USD/Mtok), TTFT (ms)."""
-
-    group_id: str
-    site_id: str
-    variant_id: str
-    basis_points: int
-    usd_per_mtok: float
-    ttft_ms: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Rejection:
-    """Why a site does not serve a class. `usd_per_mtok` None: nothing there could answer it.
-
-    `reason` is a code of `PruneReason` or `RejectReason`; limit and actual are its figures.
-    """
-
-    site_id: str
-    variant_id: str
-    reason: str
-    limit: float | str
-    actual: float | str
-    unit: str
-    usd_per_mtok: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Fix:
-    """The cheapest way to serve what is shed: so many replicas more, what they need, their price.
-
-    `short_of` are the limits in the way, each with what is missing.
-    """
-
-    group_id: str
-    site_id: str
-    replicas: int
-    short_of: tuple[Tight, ...]
-    usd_per_h: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Shed:
-    """What of a class is not served: rate, part, the price it pays, and the cheapest fix if any.
-
-    `held_by` names what the plan policy, the class or an operator put in the way of that fix.
-    """
-
-    rate_rps: float
-    basis_points: int
-    usd_per_h: float
-    lawful: bool
-    fix: Fix | None
-    held_by: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ClassExplanation:
-    """One class: chosen, rejected (one entry per site not chosen), shed; its output tokens/h."""
-
-    class_id: str
-    service_id: str
-    residency_policy_id: str
-    ttft_limit_ms: float
-    percentile: float
-    mtok_per_h: float
-    choices: tuple[Choice, ...]
-    rejections: tuple[Rejection, ...]
-    shed: Shed | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Explanation:
-    """Every class with demand, by id, and the limits the plan uses up (tightest first)."""
-
-    classes: tuple[ClassExplanation, ...]
-    binding: tuple[Tight, ...]
 
 
 def explain_plan(
@@ -115,16 +59,63 @@ def explain_plan(
     *,
     arcs: Iterable[CandidateArc] | None = None,
     pruned: Iterable[PrunedArc] = (),
+    class_ids: Collection[str] | None = None,
 ) -> Explanation:
-    """Explain a plan of a problem. `arcs` and `pruned` (of its outcome) save finding them again."""
+    """Explain a plan of a problem. `arcs` and `pruned` (of its outcome) save finding them again.
+
+    `class_ids` None: every class, in a large problem the shed ones only.
+    """
+    demanded = sorted(c.class_id for c in problem.classes if problem.rate_rps(c) > 0)
+    chosen = _chosen(problem, plan, demanded) if class_ids is None else set(class_ids)
+    told = [class_id for class_id in demanded if class_id in chosen]
     if arcs is None:
-        candidates = find_arcs(problem)
+        wanted = tuple(c for c in problem.classes if c.class_id in chosen)
+        candidates = find_arcs(replace(problem, classes=wanted))
         arcs, pruned = candidates.arcs, candidates.pruned
     explainer = _Explainer(Reach(problem), plan, arcs, pruned)
-    demanded = sorted(c for c, rate in explainer.reach.rates.items() if rate > 0)
+    exposed = _exposed(explainer.reach, plan)
     return Explanation(
-        classes=tuple(explainer.explain(class_id) for class_id in demanded),
+        classes=tuple(explainer.explain(class_id) for class_id in told),
         binding=explainer.stock.binding(),
+        exposed=exposed,
+        survives=bool(plan.survival) and not exposed,
+        left_out=len(demanded) - len(told) if class_ids is None else 0,
+    )
+
+
+def is_large(problem: Problem) -> bool:
+    """Whether explaining every class is more than people read and wait for."""
+    demanded = sum(problem.rate_rps(one) > 0 for one in problem.classes)
+    return demanded * len(problem.fleet.sites) > PAIRS_MAX
+
+
+def _chosen(problem: Problem, plan: Plan, demanded: list[str]) -> set[str]:
+    """All classes, unless that would be too many: then those that lose most by being shed."""
+    if not is_large(problem):
+        return set(demanded)
+    classes = {c.class_id: c for c in problem.classes}
+
+    def lost(one: ShedTraffic) -> float:
+        hurt = classes[one.class_id]
+        tokens_s = problem.rate_rps(hurt) * hurt.output_tokens
+        return tokens_s * (10 - hurt.priority) * one.basis_points
+
+    dearest = sorted(plan.shed, key=lambda one: (-lost(one), one.class_id))
+    return {one.class_id for one in dearest[: SHED_PAIRS // len(problem.fleet.sites)]}
+
+
+def _exposed(reach: Reach, plan: Plan) -> tuple[Exposure, ...]:
+    by_loss: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    for one in plan.exposed:
+        rate = reach.rates[one.class_id] * one.basis_points / WHOLE_BP
+        by_loss[one.lost_site_id].append((one.class_id, rate))
+    return tuple(
+        Exposure(
+            lost_site_id=site_id,
+            class_ids=tuple(sorted(class_id for class_id, _ in hurt)),
+            rate_rps=sum(rate for _, rate in hurt),
+        )
+        for site_id, hurt in sorted(by_loss.items())
     )
 
 
@@ -143,6 +134,12 @@ class _Explainer:
         self.stock = Stock(reach, plan)
         self.arcs: dict[str, list[CandidateArc]] = defaultdict(list)
         self.pruned: dict[str, list[PrunedArc]] = defaultdict(list)
+        self.shares: dict[str, list[TrafficShare]] = defaultdict(list)
+        self.groups = {g.group.group_id: g.group for g in plan.groups}
+        self.shed_bp = {s.class_id: s.basis_points for s in plan.shed}
+        self.points: dict[str, list[ServingPoint]] = {}
+        for share in plan.shares:
+            self.shares[share.class_id].append(share)
         for arc in arcs:
             self.arcs[arc.class_id].append(arc)
         for one in pruned:
@@ -170,9 +167,7 @@ class _Explainer:
         )
 
     def _choices(self, class_id: str) -> tuple[Choice, ...]:
-        groups = {g.group.group_id: g.group for g in self.plan.groups}
-        one = self.reach.classes[class_id]
-        shares = [s for s in self.plan.shares if s.class_id == class_id]
+        groups, one = self.groups, self.reach.classes[class_id]
         return tuple(
             Choice(
                 group_id=share.group_id,
@@ -182,7 +177,7 @@ class _Explainer:
                 usd_per_mtok=full_usd_per_mtok(self.reach, class_id, group=groups[share.group_id]),
                 ttft_ms=self.reach.ttft_ms(one, groups[share.group_id]) or 0.0,
             )
-            for share in sorted(shares, key=lambda s: (-s.basis_points, s.group_id))
+            for share in sorted(self.shares[class_id], key=lambda s: (-s.basis_points, s.group_id))
         )
 
     def _rejected(self, class_id: str, used: set[str], dearest: float | None) -> list[Rejection]:
@@ -260,14 +255,21 @@ class _Explainer:
                     accelerators_per_replica=point.accelerators_per_replica,
                 ),
             )
-            for point in self.reach.problem.catalog.serving_points
+            for point in self._points(one.service_id)
             if point.accelerator in accelerators
-            and point.variant_id in self.reach.services[one.service_id].variant_ids
         ]
         return min((p for p in prices if isfinite(p)), default=None)
 
+    def _points(self, service_id: str) -> list[ServingPoint]:
+        """What may answer a service, on whatever hardware."""
+        if service_id not in self.points:
+            allowed = set(self.reach.services[service_id].variant_ids)
+            every = self.reach.problem.catalog.serving_points
+            self.points[service_id] = [p for p in every if p.variant_id in allowed]
+        return self.points[service_id]
+
     def _shed(self, class_id: str) -> Shed | None:
-        basis_points = sum(s.basis_points for s in self.plan.shed if s.class_id == class_id)
+        basis_points = self.shed_bp.get(class_id, 0)
         if basis_points == 0:
             return None
         part = basis_points / WHOLE_BP
@@ -284,10 +286,7 @@ class _Explainer:
 
     def _held_by(self, class_id: str, fix: Fix) -> Iterator[str]:
         policy = self.reach.problem.plan_policy
-        wanted = self.reach.classes[class_id].spread_sites
-        lawful = len({arc.group.site_id for arc in self.arcs[class_id]})
-        if lawful < wanted:
-            yield f"spread_sites {wanted} ({lawful} may serve it)"
+        yield from self._held_by_class(class_id)
         if fix.replicas == 0:
             return
         variant_id = next(
@@ -302,8 +301,25 @@ class _Explainer:
         if self.reach.problem.fleet.site(fix.site_id).cordoned:
             yield f"cordon of {fix.site_id}"
 
+    def _held_by_class(self, class_id: str) -> Iterator[str]:
+        """What the class itself asks for that no replica more would mend."""
+        one, problem = self.reach.classes[class_id], self.reach.problem
+        sites = {arc.group.site_id for arc in self.arcs[class_id]}
+        zones = {problem.fleet.site(site_id).region or site_id for site_id in sites}
+        if len(sites) < one.spread_sites:
+            yield f"spread_sites {one.spread_sites} ({len(sites)} may serve it)"
+        if len(zones) < one.spread_zones:
+            yield f"spread_zones {one.spread_zones} ({len(zones)} may serve it)"
+        scores = {v.variant_id: v.quality for v in problem.catalog.variants}
+        best = max(scores[arc.group.variant_id] for arc in self.arcs[class_id])
+        if best < one.mean_quality_floor:
+            yield f"mean_quality_floor {one.mean_quality_floor:g} (the best here is {best:g})"
+        if one.slo.over_mix and min(a.ttft_ms for a in self.arcs[class_id]) > one.slo.ttft_ms:
+            yield f"latency mix within {one.slo.ttft_ms:g} ms (no site alone is)"
+
     def _fix(self, class_id: str, basis_points: int) -> Fix | None:
-        fixes = [self._fix_at(class_id, arc, basis_points) for arc in self.arcs[class_id]]
+        arcs = (a for a in self.arcs[class_id] if usable_part(self.reach, a.group) > 0)
+        fixes = [self._fix_at(class_id, arc, basis_points) for arc in arcs]
         return min(fixes, key=lambda fix: (fix.usd_per_h, fix.group_id), default=None)
 
     def _fix_at(self, class_id: str, arc: CandidateArc, basis_points: int) -> Fix:
@@ -311,10 +327,10 @@ class _Explainer:
         one, group = self.reach.classes[class_id], arc.group
         rate = self.reach.rates[class_id] * basis_points / WHOLE_BP
         busy = rate * arc.replica_seconds
-        ceiling = self.reach.problem.plan_policy.utilisation_ceiling
-        more = max(0, ceil((busy - self.stock.spare_busy(group)) / ceiling - _ROUNDING))
+        usable = usable_part(self.reach, group)
+        more = max(0, ceil((busy - self.stock.spare_busy(group)) / usable - _ROUNDING))
         mtok_per_h = rate * one.output_tokens * S_PER_H / TOKENS_PER_MTOK
-        filled = more * ceiling / busy if busy > 0 else 1.0
+        filled = more * usable / busy if busy > 0 else 1.0
         price = full_usd_per_mtok(self.reach, class_id, group=group) * mtok_per_h * max(1.0, filled)
         return Fix(
             group_id=group.group_id,

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from collections import defaultdict
 
-from optimizer.explain import Choice, ClassExplanation, Explanation, Fix, Rejection, Shed
+from optimizer.explanation import (
+    Choice,
+    ClassExplanation,
+    Explanation,
+    Exposure,
+    Fix,
+    Rejection,
+    Shed,
+)
 from optimizer.plan import RejectReason
 from optimizer.stock import Tight
 
@@ -16,7 +24,8 @@ REJECTED_SHOWN = 3
 
 _BP_PER_PERCENT = 100
 _COUNTRIES_SHOWN = 4
-_SHARED = frozenset({RejectReason.POWER, RejectReason.ACCELERATORS, RejectReason.BANDWIDTH})
+_CLASSES_SHOWN = 3
+_SHARED = frozenset(RejectReason) - {RejectReason.PRICE}
 _SCALES = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -69,6 +78,34 @@ def binding_lines(explanation: Explanation) -> tuple[str, ...]:
     return tuple(
         f"Full: {t.subject}: {t.name} {_amount(t.needed, t.unit)} of {_amount(t.limit, t.unit)}"
         for t in explanation.binding
+    )
+
+
+def left_out_lines(explanation: Explanation) -> tuple[str, ...]:
+    """That a large plan explains only some classes, if it does."""
+    if not explanation.left_out:
+        return ()
+    told = len(explanation.classes)
+    return (
+        f"Explained: {told} of {told + explanation.left_out} classes, those shed; "
+        "--why CLASS explains any other",
+    )
+
+
+def loss_lines(explanation: Explanation) -> tuple[str, ...]:
+    """What the loss of any one site would do to protected traffic; nothing where none is asked."""
+    lines = [_exposed_text(one) for one in explanation.exposed]
+    if explanation.survives:
+        lines.append("Survives: any one site may be lost, protected classes stay served")
+    return tuple(lines)
+
+
+def _exposed_text(one: Exposure) -> str:
+    named = ", ".join(one.class_ids[:_CLASSES_SHOWN])
+    more = len(one.class_ids) - _CLASSES_SHOWN
+    return (
+        f"Exposed: losing {one.lost_site_id} would leave {one.rate_rps:.3g} req/s unserved of "
+        f"protected {named}{f' and {more} more' if more > 0 else ''}"
     )
 
 
@@ -136,10 +173,12 @@ def _show(value: float | str, unit: str) -> str:
 
 
 def _amount(value: float, unit: str) -> str:
-    """A figure with its unit: large W and bit/s scaled, accelerators counted."""
+    """A figure with its unit: large W, bit/s and g scaled, accelerators counted."""
     if unit.startswith("×"):
         return f"{value:g}{unit}"
-    if unit in {"W", "bit/s"}:
+    if unit == "USD/h":
+        return f"{_usd(value)}/h"
+    if unit in {"W", "bit/s", "gCO2e/h"}:
         for scale, prefix in _SCALES:
             if abs(value) >= scale:
                 return f"{value / scale:.4g} {prefix}{unit}"

@@ -16,10 +16,11 @@ from optimizer.costs import (
     full_request_usd,
     network_usd_per_request,
     replica_price_usd_per_h,
-    supply_price_usd_per_w_h,
+    risk_price_usd_per_h,
 )
 from optimizer.plan import Plan, PlannedGroup, TrafficShare
 from optimizer.reach import Reach
+from optimizer.supplies import supply_price_usd_per_w_h
 from sites.assignment import ReplicaGroup
 from sites.units import S_PER_H, WHOLE_BP
 
@@ -28,7 +29,8 @@ from sites.units import S_PER_H, WHOLE_BP
 class GroupFigures:
     """What a group of a plan does: CPT (USD/Mtok, inf when idle) and slowest TTFT (ms).
 
-    CPT holds hardware, energy with cooling, carbon and network. `ttft_ms` 0: nothing routed there.
+    CPT holds hardware, the risk of interruptions, energy with cooling, carbon and network.
+    `ttft_ms` 0: nothing routed there.
     """
 
     usd_per_mtok: float
@@ -80,7 +82,8 @@ def _figures(
     assert point is not None and site is not None
     busy = busy_replicas(reach, {group.group_id: group}, shares=shares)[group.group_id]
     watts = point.idle_w * planned.replicas + (point.full_w - point.idle_w) * busy
-    usd_per_h = planned.replicas * replica_price_usd_per_h(reach, group)
+    held = replica_price_usd_per_h(reach, group) + risk_price_usd_per_h(reach, group)
+    usd_per_h = planned.replicas * held
     usd_per_h += watts * site.pue * usd_per_w_h
     tokens_s, slowest_ms = 0.0, 0.0
     for share in shares:

@@ -18,13 +18,15 @@ from optimizer.costs import (
     replica_price_usd_per_h,
     shed_price_usd_per_h,
     supplies_of,
-    supply_price_usd_per_w_h,
     trivial_bound_usd_per_h,
+    usable_part,
 )
 from optimizer.plan import CandidateArc, Plan, PlannedGroup
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.room import Room
+from optimizer.supplies import supply_price_usd_per_w_h
+from optimizer.survive_plan import certified
 from sites.assignment import ReplicaGroup
 from sites.fleet import at_period
 from sites.units import S_PER_H, WHOLE_BP
@@ -177,7 +179,8 @@ class _Builder:
         for option in sorted(placed, key=lambda o: (o.spare_price, o.group)):
             if option.spare_price < worth or must:
                 self._fill(class_id, option.group)
-        for option in options:
+        twice = self.room.asks_means(class_id)  # a dear arc may make room in a mean for a cheap one
+        for option in options * 2 if twice else options:
             if self.room.served(class_id) == WHOLE_BP:
                 return
             if option.price < worth or must:
@@ -186,11 +189,8 @@ class _Builder:
 
     def _wanted(self, class_id: str, group: ReplicaGroup) -> int:
         """What is left of a class, within what one of its sites may take."""
-        per_site = -(-WHOLE_BP // self.reach.classes[class_id].spread_sites)
-        return min(
-            WHOLE_BP - self.room.served(class_id),
-            per_site - self.room.at_site(class_id, group.site_id),
-        )
+        left = WHOLE_BP - self.room.served(class_id)
+        return max(0, min(left, self.room.place_left(class_id, group.group_id)))
 
     def _fill(self, class_id: str, group: ReplicaGroup) -> bool:
         """Route what fits on the group's replicas; whether that was all that was wanted."""
@@ -298,11 +298,11 @@ class _Builder:
         return sorted(g for i, g in self.room.groups.items() if self.room.replicas[i])
 
     def _drop_idle(self, group: ReplicaGroup) -> None:
-        ceiling = self.problem.plan_policy.utilisation_ceiling
+        usable = usable_part(self.reach, group)
         busy = self.room.busy(group.group_id)
         for _ in range(self.room.replicas[group.group_id]):
             fewer = self.room.replicas[group.group_id] - 1
-            if busy > fewer * ceiling + _ROUNDING or not self.can_drop(group):
+            if busy > fewer * usable + _ROUNDING or not self.can_drop(group):
                 return
             self.place(group, -1)
 
@@ -322,20 +322,12 @@ class _Builder:
                 stopped += 1
             undo_replicas.append((group, stopped))
         hurt = {c for c, _, held in undo_shares if held}
-        if self._cost() < before and all(self._is_spread(c) for c in hurt):
+        if self._cost() < before and all(self.room.keeps_mix(c) for c in hurt):
             return
         for group, stopped in undo_replicas:
             self.place(group, stopped)
         for class_id, group_id, held in undo_shares:
             self.room.put(class_id, group_id, held)
-
-    def _is_spread(self, class_id: str) -> bool:
-        wanted, served = (
-            self.reach.classes[class_id].spread_sites,
-            self.room.served(class_id),
-        )
-        sites = {self.room.groups[g].site_id for g in self.room.shares[class_id]}
-        return all(self.room.at_site(class_id, s) <= -(-served // wanted) for s in sites)
 
     def _cost(self) -> float:
         groups, shares = self.room.planned(), self.room.traffic()
@@ -351,8 +343,8 @@ class _Builder:
         return sorted(c for c, rate in self.reach.rates.items() if rate > 0)
 
     def finish(self) -> Plan:
-        """The plan as it stands, priced and with its bound."""
-        return priced_plan(
+        """The plan as it stands, priced, with its bound and its answer to every loss."""
+        plan = priced_plan(
             self.reach,
             groups=self.room.planned(),
             shares=self.room.traffic(),
@@ -360,3 +352,4 @@ class _Builder:
             bound_usd_per_h=lone_bound_usd_per_h(self.problem, self.arcs),
             method="greedy",
         )
+        return certified(self.reach, plan)

@@ -23,7 +23,10 @@ class SolveStatus(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relaxation:
-    """One way to make an infeasible problem feasible: which limit, by how much, at what price."""
+    """Part of a way to make an infeasible problem feasible: a limit, by how much, at what price.
+
+    Those of one `way` are needed together; any one way is enough. Ways count from 0, the cheapest.
+    """
 
     code: str
     subject: str
@@ -32,6 +35,7 @@ class Relaxation:
     unit: str
     price_usd_per_h: float
     remedy: str
+    way: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,3 +56,9 @@ class Outcome:
     solve_s: float = 0.0
     message: str = ""
     relaxations: tuple[Relaxation, ...] = ()
+
+    @property
+    def ways(self) -> tuple[tuple[Relaxation, ...], ...]:
+        """The relaxations by way: all of one way are needed, any one way is enough."""
+        numbers = sorted({one.way for one in self.relaxations})
+        return tuple(tuple(r for r in self.relaxations if r.way == n) for n in numbers)

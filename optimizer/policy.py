@@ -36,7 +36,8 @@ class PlanPolicy:
     `time_limit_s` is only an outer abort. `max_shed_basis_points` (None: priced only) makes
     shedding more than that part of any class infeasible. `carbon_cap_g_per_h`: most emission of a
     plan (None: priced only). `exposure_part`: protected traffic that the loss of one site would
-    leave unserved pays this part of its shed price (0: such losses are not looked at).
+    leave unserved pays this part of its shed price, loss by loss (0: losses are not looked at). Far
+    below 1, because a loss is an exception: at 1 a plan would shed for certain what a loss might.
     """
 
     policy_id: str = "default"
@@ -49,7 +50,7 @@ class PlanPolicy:
     move_limit_replicas: int | None = None
     max_shed_basis_points: int | None = None
     carbon_cap_g_per_h: float | None = None
-    exposure_part: float = 1.0
+    exposure_part: float = 0.1
     replica_bounds: tuple[GroupBound, ...] = ()
     gap_limit: float = 0.01
     node_limit: int = 100_000

@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import dataclass
+from math import inf
 
 from optimizer.plan import PruneReason
 from optimizer.problem import Problem
 from sites.assignment import ReplicaGroup
-from sites.catalog import ServingPoint
+from sites.catalog import MS_PER_H, ServingPoint
 from sites.fleet import HardwarePool, Link, MarketAccess, Site
 from sites.residency import ResidencyPolicy, may_process, may_transit
 from sites.traffic import TrafficClass
 
+_MIX_TTFT_PARTS = 4.0
+"""How far beyond its SLO's TTFT one arc may lie where the SLO is on the mean of all arcs."""
+
 TOLERANCE_MS = 1e-6
 """Slack of every latency comparison: sums of floats taken in another order."""
+
+
+def zone_of(site: Site) -> str:
+    """The zone a site lies in: its region, or itself where it states none."""
+    return site.region or site.site_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,10 +134,29 @@ class Reach:
         return entry.rtt_ms + way.rtt_ms + waiting_ms + point.ttft_ms
 
     def replica_seconds(self, one: TrafficClass, group: ReplicaGroup) -> float:
-        """Replica-seconds one request of the class keeps a replica of the group busy (s)."""
-        point = self.point(group)
-        assert point is not None, f"{group.group_id} has no serving point"
-        return point.replica_seconds(input_tokens=one.input_tokens, output_tokens=one.output_tokens)
+        """Replica-seconds one request of the class keeps a replica of the group busy (s).
+
+        More where the KV cache limits how many are held at a time; inf where not one is.
+        """
+        point, pool = self.point(group), self.pool(group)
+        assert point is not None and pool is not None, f"{group.group_id} has no serving point"
+        slots = self.slots(one, group)
+        if slots <= 0:
+            return inf
+        alone_s = point.replica_seconds(
+            input_tokens=one.input_tokens, output_tokens=one.output_tokens
+        )
+        return alone_s * (point.concurrency / slots)
+
+    def slots(self, one: TrafficClass, group: ReplicaGroup) -> float:
+        """Requests of the class that one replica of the group holds at a time."""
+        point, pool = self.point(group), self.pool(group)
+        assert point is not None and pool is not None, f"{group.group_id} has no serving point"
+        return point.slots(
+            self.problem.catalog.variant(group.variant_id),
+            memory_mib_per_accelerator=pool.memory_mib_per_accelerator,
+            tokens=one.input_tokens + one.output_tokens,
+        )
 
     def site_refusal(self, one: TrafficClass, site_id: str) -> Refusal | None:
         """Why no replica at a site may answer the class, or None: loss, law, then the way there."""
@@ -162,10 +190,22 @@ class Reach:
             return Refusal(
                 reason=PruneReason.QUALITY, limit=one.quality_floor, actual=variant.quality
             )
+        longest = self.problem.catalog.model_of(group.variant_id).context_tokens
+        asked = max(one.context_tokens, one.input_tokens + one.output_tokens)
+        if asked > longest:
+            return Refusal(
+                reason=PruneReason.CONTEXT, limit=float(longest), actual=asked, unit="tokens"
+            )
         if point is None or pool is None:
             return Refusal(
                 reason=PruneReason.NO_SERVING_POINT, limit="a serving point", actual="none"
             )
+        return self._unfit(one, group) or self._slow(one, group, point)
+
+    def _unfit(self, one: TrafficClass, group: ReplicaGroup) -> Refusal | None:
+        """Memory, KV cache, and a pool that is interrupted before a replica is ready."""
+        point, pool = self.point(group), self.pool(group)
+        assert point is not None and pool is not None
         if point.memory_mib > pool.memory_mib_per_accelerator:
             return Refusal(
                 reason=PruneReason.MEMORY,
@@ -173,7 +213,22 @@ class Reach:
                 actual=point.memory_mib,
                 unit="MiB",
             )
-        return self._slow(one, group, point)
+        if pool.interruption_per_h * point.start_ms >= MS_PER_H:
+            return Refusal(
+                reason=PruneReason.NO_SERVING_POINT,
+                limit=MS_PER_H / point.start_ms,
+                actual=pool.interruption_per_h,
+                unit="interruptions/h",
+            )
+        slots = self.slots(one, group)
+        if slots < 1:
+            return Refusal(
+                reason=PruneReason.MEMORY,
+                limit=1,
+                actual=slots,
+                unit="requests whose KV cache fits",
+            )
+        return None
 
     def _slow(self, one: TrafficClass, group: ReplicaGroup, point: ServingPoint) -> Refusal | None:
         ttft_ms = self.ttft_ms(one, group)
@@ -185,8 +240,9 @@ class Reach:
                 actual=point.percentile,
                 unit="percentile",
             )
+        latest_ms = one.slo.ttft_ms * (_MIX_TTFT_PARTS if one.slo.over_mix else 1.0)
         late = (
-            ("ms TTFT", one.slo.ttft_ms, ttft_ms),
+            ("ms TTFT", latest_ms, ttft_ms),
             ("ms TPOT", one.slo.tpot_ms, point.tpot_ms),
         )
         for unit, limit, actual in late:

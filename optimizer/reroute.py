@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from optimizer.arcs import MIX_TTFT_PARTS
 from optimizer.costs import priced_plan, trivial_bound_usd_per_h
-from optimizer.plan import Plan, PlannedGroup
+from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reach import Reach
+from optimizer.reroute_table import Detour
 from optimizer.room import Room
 from sites.traffic import TrafficClass
 from sites.units import WHOLE_BP
@@ -62,7 +64,9 @@ def rerouted_problem(
     """The problem a reroute answers, for the checker: nothing can be started, some sites are gone.
 
     What replicas are left counts as running. Limits that only new replicas could meet give way:
-    floors drop to what runs, a spread to the sites left that may answer, a shedding cap goes.
+    floors drop to what runs, a shedding cap goes. So do, until the re-plan, spread, budgets and the
+    carbon cap, the means of a class (each arc keeps its own law, latency and quality floor), and
+    the price of a second loss.
     """
     lost = tuple(sorted({*problem.lost_sites, *lost_sites}))
     seen = running
@@ -79,9 +83,20 @@ def rerouted_problem(
         replace(bound, fewest=min(bound.fewest, _count(left, bound.site_id, bound.variant_id)))
         for bound in problem.plan_policy.replica_bounds
     )
-    policy = replace(problem.plan_policy, replica_bounds=floors, max_shed_basis_points=None)
-    classes = tuple(_spread_over(reach, one, left) for one in problem.classes)
-    return replace(bare, running=left, plan_policy=policy, classes=classes)
+    policy = replace(
+        problem.plan_policy,
+        replica_bounds=floors,
+        max_shed_basis_points=None,
+        carbon_cap_g_per_h=None,
+        exposure_part=0.0,
+    )
+    return replace(
+        bare,
+        running=left,
+        plan_policy=policy,
+        classes=tuple(_without_means(one) for one in problem.classes),
+        tenants=tuple(replace(t, budget_usd_per_h=None) for t in problem.tenants),
+    )
 
 
 def _count(running: tuple[RunningGroup, ...], site_id: str, variant_id: str) -> int:
@@ -92,11 +107,58 @@ def _count(running: tuple[RunningGroup, ...], site_id: str, variant_id: str) -> 
     )
 
 
-def _spread_over(reach: Reach, one: TrafficClass, left: tuple[RunningGroup, ...]) -> TrafficClass:
-    if one.spread_sites == 1:
-        return one
-    sites = {r.group.site_id for r in left if reach.refusal(one, r.group) is None}
-    return replace(one, spread_sites=max(1, min(one.spread_sites, len(sites))))
+def _without_means(one: TrafficClass) -> TrafficClass:
+    """The class without spread and means; what limited each arc of a mean still does."""
+    slo = one.slo
+    if slo.over_mix:
+        slo = replace(slo, ttft_ms=slo.ttft_ms * MIX_TTFT_PARTS, over_mix=False)
+    return replace(one, slo=slo, mean_quality_floor=0.0, spread_sites=1, spread_zones=1)
+
+
+def detour_plan(
+    problem: Problem,
+    plan: Plan,
+    detour: Detour,
+    *,
+    running: tuple[RunningGroup, ...] | None = None,
+) -> Plan:
+    """The whole plan with a detour in it; it answers `rerouted_problem` of the site lost.
+
+    `running` as the detour was asked for. The bound is `trivial_bound_usd_per_h`.
+    """
+    lost = (detour.lost_site_id,)
+    answered = rerouted_problem(problem, plan, lost_sites=lost, running=running)
+    reach = Reach(answered)
+    groups = {r.group.group_id: r for r in answered.running}
+    shares = [s for s in plan.shares if s.class_id not in detour.shares]
+    shed = [s for s in plan.shed if s.class_id not in detour.shares]
+    for class_id, parts in sorted(detour.shares.items()):
+        one = reach.classes[class_id]
+        entry = reach.entry(one)
+        for group_id, basis_points in sorted(parts.items()):
+            site_id = groups[group_id].group.site_id
+            way = reach.way(one, site_id)
+            assert entry is not None and way is not None, f"{class_id} has no way to {site_id}"
+            shares.append(
+                TrafficShare(
+                    class_id=class_id,
+                    group_id=group_id,
+                    site_id=site_id,
+                    ingress_site_id=entry.site_id,
+                    basis_points=basis_points,
+                    transit_countries=way.transit_countries,
+                )
+            )
+        if detour.shed_bp(class_id) > 0:
+            shed.append(ShedTraffic(class_id=class_id, basis_points=detour.shed_bp(class_id)))
+    return priced_plan(
+        reach,
+        groups=[PlannedGroup(group=r.group, replicas=r.replicas) for r in answered.running],
+        shares=shares,
+        shed=shed,
+        bound_usd_per_h=trivial_bound_usd_per_h(answered),
+        method="reroute",
+    )
 
 
 class _Reroute:

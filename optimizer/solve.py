@@ -1,28 +1,42 @@
 """From a problem to an outcome: arcs, formulation, point, plan, and the checker's word on it.
 
-Decides which solves to make and what the outcome is called. A plan the independent checker refuses
-never leaves here as a plan. Time is measured only where a clock is handed in.
+Decides which solves to make, among them the rounds that let protected classes outlive the loss of
+one site, and what the outcome is called. A plan the independent checker refuses never leaves here
+as a plan. Time is measured only where a clock is handed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from math import inf
 
 from optimizer.arcs import Candidates, find_arcs
+from optimizer.costs import relative_gap
+from optimizer.milp.constraints_survive import SurvivalCut, survive_one
 from optimizer.milp.elastic import mending_slack, relaxations
 from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import Attempt, attempt, formulate
-from optimizer.milp.highs import PointStatus
+from optimizer.milp.highs import Point, PointStatus
+from optimizer.milp.model import Formulation, RowKey
+from optimizer.milp.survive import Losses, Survived
+from optimizer.milp.survive_root import root_cuts
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
-from optimizer.plan import Plan
+from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
+from optimizer.reach import Reach
 from optimizer.verify import check_plan
+from optimizer.verify_limits import is_above
 from sites.clock import Clock
 from sites.errors import Violation
 from sites.units import MS_PER_S
 
 METHOD = "milp"
+
+_MOST_ROUNDS = 12
+"""Rounds of cuts for lost sites; tiny problems need two to four."""
+
+_ROUNDS_SPENT = "survival_rounds"
 
 
 def solve(problem: Problem, *, clock: Clock | None = None, start: Plan | None = None) -> Outcome:
@@ -36,23 +50,123 @@ def solve(problem: Problem, *, clock: Clock | None = None, start: Plan | None = 
     slack = mending_slack(problem, candidates.arcs)
     formulation = formulate(problem, candidates.arcs, slack=slack)
     build_s = watch.lap_s()
-    guess = _replicas(start)
-    made = attempt(formulation, start=guess)
-    outcome = _judge(problem, candidates, made)
+    groups = [facts.option.group for facts in formulation.inputs.groups.values()]
+    search = _Search(
+        problem=problem,
+        arcs=candidates.arcs,
+        slack=slack,
+        first=formulation,
+        losses=Losses(Reach(problem), groups),
+        start=start,
+    )
+    outcome = _judge(problem, candidates, search.run(presolve=True))
     if outcome.status is SolveStatus.FAULT:  # presolve has known faults; the plain search is slower
-        outcome = _judge(problem, candidates, attempt(formulation, presolve=False, start=guess))
+        outcome = _judge(problem, candidates, search.run(presolve=False))
     return replace(outcome, build_s=build_s, solve_s=watch.lap_s())
 
 
-def _judge(problem: Problem, candidates: Candidates, made: Attempt) -> Outcome:
-    point = made.point
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Found:
+    """What a search came to: its last point, its best plan if any, and the best bound."""
+
+    point: Point
+    plan: Plan | None
+    bound: float
+    nodes: int
+    hit_limit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Search:
+    """Solve, ask every loss, cut, solve again, until no loss costs more than the point says.
+
+    Without protected classes that is one solve. A cut never rules a plan out, it makes the
+    formulation see what a loss would cost; so each round's bound holds and any round's plan will
+    do.
+    """
+
+    problem: Problem
+    arcs: tuple[CandidateArc, ...]
+    slack: Mapping[RowKey, float]
+    first: Formulation
+    losses: Losses
+    start: Plan | None
+
+    def run(self, *, presolve: bool) -> _Found:
+        """The best plan of all rounds, with the best bound and the nodes of all."""
+        cuts = root_cuts(self.first, self.losses)
+        best, guess = None, self.start
+        bound, nodes = -inf, 0
+        for _ in range(_MOST_ROUNDS):
+            made = attempt(self._formulation(cuts), presolve=presolve, start=_replicas(guess))
+            point = made.point
+            bound, nodes = max(bound, point.bound), nodes + point.nodes
+            if point.status not in (PointStatus.PROVEN, PointStatus.STOPPED):
+                break
+            survived = self._survived(made)
+            guess = survived.plan
+            if best is None or _cost(guess) < _cost(best):
+                best = guess
+            new = _violated(survived.cuts, point)
+            proven = point.status is PointStatus.PROVEN
+            if (proven and not new) or self._is_close(best, bound):
+                return _Found(point=point, plan=_bounded(best, bound), bound=bound, nodes=nodes)
+            if not new or point.hit_limit == "time_limit_s":
+                break
+            cuts += new
+        limit = point.hit_limit or (_ROUNDS_SPENT if best else "")
+        plan = _bounded(best, bound, hit_limit=limit) if best else None
+        return _Found(point=point, plan=plan, bound=bound, nodes=nodes, hit_limit=limit)
+
+    def _formulation(self, cuts: tuple[SurvivalCut, ...]) -> Formulation:
+        if not cuts:
+            return self.first
+        formulation = formulate(self.problem, self.arcs, slack=self.slack)
+        survive_one(formulation, cuts)
+        return formulation
+
+    def _survived(self, made: Attempt) -> Survived:
+        return self.losses.survive(extract_plan(made.inputs, made.point, method=METHOD))
+
+    def _is_close(self, plan: Plan, bound: float) -> bool:
+        """Whether the plan, what its losses cost included, is within the gap asked for."""
+        limit = self.problem.plan_policy.gap_limit
+        return bool(plan.exposed) and relative_gap(_cost(plan), bound) <= limit
+
+
+def _violated(cuts: tuple[SurvivalCut, ...], point: Point) -> tuple[SurvivalCut, ...]:
+    """Cuts that ask for more than the point allows for that loss."""
+    n, shed = point.values.get("n", {}), point.values.get("shed", {})
+    risk = point.values.get("risk", {})
+    return tuple(
+        cut
+        for cut in cuts
+        if is_above(
+            cut.risk_usd_per_h(n=n, shed=shed),
+            sum(risk.get((cut.lost_site_id, part), 0.0) for part in cut.parts),
+        )
+    )
+
+
+def _bounded(plan: Plan, bound: float, *, hit_limit: str = "") -> Plan:
+    lowered = min(bound, _cost(plan))
+    gap = relative_gap(_cost(plan), lowered)
+    return replace(plan, bound_usd_per_h=lowered, gap=gap, hit_limit=hit_limit)
+
+
+def _cost(plan: Plan) -> float:
+    return plan.cost.total_usd_per_h
+
+
+def _judge(problem: Problem, candidates: Candidates, found: _Found) -> Outcome:
+    point, plan = found.point, found.plan
     outcome = Outcome(
         status=SolveStatus.NO_PLAN,
         plan=None,
         arcs=candidates.arcs,
         pruned=candidates.pruned,
-        bound_usd_per_h=point.bound,
-        nodes=point.nodes,
+        bound_usd_per_h=found.bound,
+        nodes=found.nodes,
     )
     if point.status is PointStatus.INFEASIBLE:
         ways = relaxations(problem, candidates.arcs)
@@ -62,20 +176,18 @@ def _judge(problem: Problem, candidates: Candidates, made: Attempt) -> Outcome:
             message=_infeasible_message(ways),
             relaxations=tuple(relaxation for way in ways for relaxation in way),
         )
-    if point.status is PointStatus.NONE:
+    if plan is None:
         message = f"no plan found before {point.hit_limit} was spent; raise it or start from a plan"
         return replace(outcome, message=message)
-    plan = extract_plan(made.inputs, point, method=METHOD)
     violations = check_plan(problem, plan)
     if violations:
         return replace(outcome, status=SolveStatus.FAULT, message=_fault_message(violations))
-    proven = point.status is PointStatus.PROVEN
     return replace(
         outcome,
-        status=SolveStatus.OPTIMAL if proven else SolveStatus.LIMIT,
+        status=SolveStatus.LIMIT if found.hit_limit else SolveStatus.OPTIMAL,
         plan=plan,
         bound_usd_per_h=plan.bound_usd_per_h,
-        message="" if proven else f"stopped by {point.hit_limit}; gap {plan.gap:.2%}",
+        message=f"stopped by {found.hit_limit}; gap {plan.gap:.2%}" if found.hit_limit else "",
     )
 
 

@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 
-from optimizer.costs import busy_replicas, draw_w, possible_draw_w
+from optimizer.costs import (
+    budget_request_usd,
+    busy_replicas,
+    draw_w,
+    possible_draw_w,
+    usable_part,
+)
 from optimizer.plan import Plan, RejectReason
 from optimizer.reach import Reach
+from optimizer.supplies import cleanest_g_per_h, emission_g_per_h
 from sites.assignment import ReplicaGroup
 from sites.fleet import Link, at_period
-from sites.units import BITS_PER_BYTE, WHOLE_BP
+from sites.units import BITS_PER_BYTE, S_PER_H, WHOLE_BP
 
 BINDING_FROM = 0.999
 """A limit used to this part binds."""
@@ -53,6 +60,9 @@ class Stock:
             self._accelerators[key] += one.replicas * one.group.accelerators_per_replica
         self._possible_w = possible_draw_w(reach, plan.groups)
         self._drawn_w = draw_w(reach, plan.groups, plan.shares)
+        self._emitted_g = emission_g_per_h(reach.problem, plan.supplies)
+        self._budgets = {t.tenant_id: t.budget_usd_per_h for t in reach.problem.tenants}
+        self._spent: dict[str, float] = defaultdict(float)
         self._bits: dict[str, float] = defaultdict(float)
         for share in plan.shares:
             one_class = reach.classes[share.class_id]
@@ -60,11 +70,13 @@ class Stock:
             rate = reach.rates[share.class_id] * share.basis_points / WHOLE_BP
             for link in way.links if way else ():
                 self._bits[link.link_id] += rate * one_class.bytes_per_request * BITS_PER_BYTE
+            if self._budgets[one_class.tenant_id] is not None and share.group_id in groups:
+                price = budget_request_usd(reach, share.class_id, group=groups[share.group_id])
+                self._spent[one_class.tenant_id] += rate * S_PER_H * price
 
     def spare_busy(self, group: ReplicaGroup) -> float:
         """Busy replicas a group could still take on the replicas it has."""
-        ceiling = self.reach.problem.plan_policy.utilisation_ceiling
-        room = self._replicas.get(group.group_id, 0) * ceiling
+        room = self._replicas.get(group.group_id, 0) * usable_part(self.reach, group)
         return max(0.0, room - self._busy.get(group.group_id, 0.0))
 
     def in_the_way(self, class_id: str, group: ReplicaGroup) -> tuple[Tight, ...]:
@@ -84,6 +96,7 @@ class Stock:
         more_bits = rate_rps * one.bytes_per_request * BITS_PER_BYTE
         for link in way.links if way else ():
             found.append(self._link(link, more_bits))
+        found += self._budget_of(class_id, group, rate_rps=rate_rps)
         return tuple(t for t in found if t.short > 1e-9 * max(1.0, t.limit))
 
     def _short_site(self, group: ReplicaGroup, *, replicas: int, busy: float) -> list[Tight]:
@@ -100,7 +113,47 @@ class Stock:
             self._budget(group.site_id, point.full_w * replicas * site.pue),
             self._supply(group.site_id, more_w),
             self._pool(group.site_id, group.pool_id, accelerators),
+            *self._carbon(group.site_id, more_w),
         ]
+
+    def _budget_of(self, class_id: str, group: ReplicaGroup, *, rate_rps: float) -> list[Tight]:
+        """The tenant's budget, where it has one."""
+        tenant_id = self.reach.classes[class_id].tenant_id
+        if self._budgets[tenant_id] is None:
+            return []
+        price = budget_request_usd(self.reach, class_id, group=group)
+        return [self._spending(tenant_id, rate_rps * S_PER_H * price)]
+
+    def _spending(self, tenant_id: str, more_usd_per_h: float) -> Tight:
+        return Tight(
+            reason=RejectReason.BUDGET,
+            subject=tenant_id,
+            name="budget",
+            limit=self._budgets[tenant_id] or 0.0,
+            needed=self._spent[tenant_id] + more_usd_per_h,
+            unit="USD/h",
+        )
+
+    def _carbon(self, site_id: str, more_w: float) -> list[Tight]:
+        """The carbon cap, where there is one, if the site drew so much more at its cleanest."""
+        problem = self.reach.problem
+        cap = problem.plan_policy.carbon_cap_g_per_h
+        if cap is None:
+            return []
+        site, drawn = problem.fleet.site(site_id), self._drawn_w.get(site_id, 0.0)
+        more = cleanest_g_per_h(problem, site, watts=drawn + more_w)
+        more -= cleanest_g_per_h(problem, site, watts=drawn)
+        return [self._emission(cap, more)]
+
+    def _emission(self, cap_g_per_h: float, more_g_per_h: float) -> Tight:
+        return Tight(
+            reason=RejectReason.CARBON,
+            subject="fleet",
+            name="carbon cap",
+            limit=cap_g_per_h,
+            needed=self._emitted_g + more_g_per_h,
+            unit="gCO2e/h",
+        )
 
     def _pool(self, site_id: str, pool_id: str, more: int) -> Tight:
         pool = self.reach.problem.fleet.site(site_id).pool(pool_id)
@@ -152,5 +205,8 @@ class Stock:
             found += [self._budget(site.site_id, 0.0), self._supply(site.site_id, 0.0)]
             found += [self._pool(site.site_id, pool.pool_id, 0) for pool in site.pools]
         found += [self._link(link, 0.0) for link in self.reach.problem.fleet.links]
+        found += [self._spending(t, 0.0) for t, b in sorted(self._budgets.items()) if b is not None]
+        cap = self.reach.problem.plan_policy.carbon_cap_g_per_h
+        found += [] if cap is None else [self._emission(cap, 0.0)]
         full = [t for t in found if t.needed > 0 and t.needed >= BINDING_FROM * t.limit]
         return tuple(sorted(full, key=lambda t: (-t.needed / max(t.limit, 1e-9), t.subject)))

@@ -16,10 +16,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from optimizer import verify_limits as limits
+from optimizer import verify_mix as mix
 from optimizer.costs import cost_of, relative_gap
-from optimizer.plan import Plan, PruneReason, TrafficShare
+from optimizer.plan import Plan, PlannedGroup, PruneReason, TrafficShare
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.survive import check_survival
 from optimizer.verify_limits import differs, is_above
 from sites.digest import digest
 from sites.errors import Violation
@@ -34,6 +36,7 @@ _COST_TERMS = (
     "carbon_usd_per_h",
     "shed_usd_per_h",
     "site_usd_per_h",
+    "risk_usd_per_h",
 )
 
 
@@ -56,9 +59,14 @@ def check_plan(problem: Problem, plan: Plan) -> tuple[Violation, ...]:
         limits.site_power,
         limits.supplies,
         limits.bandwidth,
-        limits.spread,
+        mix.spread,
         limits.replica_bounds,
         limits.moves,
+        mix.latency_mix,
+        mix.quality_floor,
+        mix.tenant_budget,
+        mix.carbon_cap,
+        check_survival,
         _shed_cap,
         _cost,
         _bound,
@@ -182,7 +190,7 @@ def _shares(reach: Reach, plan: Plan) -> Iterator[Violation]:
         one, target = reach.classes[share.class_id], planned[share.group_id]
         subject = f'class "{share.class_id}" at "{share.group_id}"'
         refusal = reach.refusal(one, target.group)
-        if refusal is not None and refusal.reason is PruneReason.MEMORY:
+        if refusal is not None and _is_of_group(reach, target, reason=refusal.reason):
             continue  # already said of the group
         if refusal is not None:
             yield Violation(
@@ -196,6 +204,15 @@ def _shares(reach: Reach, plan: Plan) -> Iterator[Violation]:
         yield from _way(reach, share, subject=subject)
         if target.replicas == 0:
             yield Violation(code="throughput", subject=subject, limit=1, actual=0, unit="replicas")
+
+
+def _is_of_group(reach: Reach, planned: PlannedGroup, *, reason: PruneReason) -> bool:
+    """Whether what is refused is the group: its replicas do not fit, whoever they would serve."""
+    if reason is not PruneReason.MEMORY:
+        return False
+    pool, point = reach.pool(planned.group), reach.point(planned.group)
+    assert pool is not None and point is not None
+    return point.memory_mib > pool.memory_mib_per_accelerator
 
 
 def _way(reach: Reach, share: TrafficShare, *, subject: str) -> Iterator[Violation]:
@@ -233,7 +250,12 @@ def _shed_cap(reach: Reach, plan: Plan) -> Iterator[Violation]:
 
 def _cost(reach: Reach, plan: Plan) -> Iterator[Violation]:
     expected = cost_of(
-        reach, groups=plan.groups, shares=plan.shares, shed=plan.shed, supplies=plan.supplies
+        reach,
+        groups=plan.groups,
+        shares=plan.shares,
+        shed=plan.shed,
+        supplies=plan.supplies,
+        exposed=plan.exposed,
     )
     for term in _COST_TERMS:
         stated, due = getattr(plan.cost, term), getattr(expected, term)

@@ -1,7 +1,7 @@
 """Judges a plan against every limit its shares and replicas have in common, from raw facts.
 
-The checker's second half: throughput, accelerators, power, bandwidth, spread, floors and caps,
-moves. Law, sums and prices are judged in `verify`, which also states the tolerance.
+The checker's second part: throughput, accelerators, power, bandwidth, floors and caps, moves. Law,
+totals and prices are judged in `verify`, which also states the tolerance, mixes in `verify_mix`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from optimizer.costs import busy_replicas, draw_w, possible_draw_w
+from optimizer.costs import busy_replicas, draw_w, possible_draw_w, usable_part
 from optimizer.plan import Plan, PlannedGroup
 from optimizer.reach import Reach
 from sites.errors import Violation
@@ -30,7 +30,7 @@ def differs(actual: float, expected: float) -> bool:
 
 
 def throughput(reach: Reach, plan: Plan) -> Iterator[Violation]:
-    """Busy replicas of each group within its replicas x utilisation ceiling."""
+    """Busy replicas of each group within its replicas x utilisation ceiling x available part."""
     groups = {g.group.group_id: g.group for g in plan.groups}
     busy = busy_replicas(reach, groups, shares=plan.shares)
     slack: dict[str, float] = defaultdict(float)
@@ -38,14 +38,14 @@ def throughput(reach: Reach, plan: Plan) -> Iterator[Violation]:
         one = reach.classes[share.class_id]
         seconds = reach.replica_seconds(one, groups[share.group_id])
         slack[share.group_id] += reach.rates[share.class_id] * seconds / WHOLE_BP
-    ceiling = reach.problem.plan_policy.utilisation_ceiling
     for planned in plan.groups:
         group_id = planned.group.group_id
-        if is_above(busy[group_id], planned.replicas * ceiling, slack=slack[group_id]):
+        limit = planned.replicas * usable_part(reach, planned.group)
+        if is_above(busy[group_id], limit, slack=slack[group_id]):
             yield Violation(
                 code="throughput",
                 subject=f'group "{group_id}"',
-                limit=planned.replicas * ceiling,
+                limit=limit,
                 actual=busy[group_id],
                 unit="busy replicas",
                 remedy="add replicas or route less to it",
@@ -55,7 +55,7 @@ def throughput(reach: Reach, plan: Plan) -> Iterator[Violation]:
 def accelerators(reach: Reach, plan: Plan) -> Iterator[Violation]:
     """Accelerators of each pool, or what runs on it now where that is more."""
     wanted = _accelerators_used(plan.groups)
-    now = _accelerators_used(_running_groups(reach))
+    now = _accelerators_used(running_groups(reach))
     for site in reach.problem.fleet.sites:
         for pool in site.pools:
             key = (site.site_id, pool.pool_id)
@@ -72,7 +72,7 @@ def accelerators(reach: Reach, plan: Plan) -> Iterator[Violation]:
 
 def site_power(reach: Reach, plan: Plan) -> Iterator[Violation]:
     """Possible draw (full draw of every replica x PUE) within the power budget."""
-    now = possible_draw_w(reach, _running_groups(reach))
+    now = possible_draw_w(reach, running_groups(reach))
     for site_id, actual in sorted(possible_draw_w(reach, plan.groups).items()):
         site = reach.problem.fleet.site(site_id)
         budget = at_period(site.power_budget_w, reach.problem.period)
@@ -93,8 +93,8 @@ def supplies(reach: Reach, plan: Plan) -> Iterator[Violation]:
     Where what runs now idles beyond all supplies, that draw is the limit of their sum.
     """
     drawn = draw_w(reach, plan.groups, plan.shares)
-    idle = draw_w(reach, _running_groups(reach), ())
-    rounding = _draw_slack(reach, plan)
+    idle = draw_w(reach, running_groups(reach), ())
+    rounding = draw_slack_w(reach, plan)
     taken: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for use in plan.supplies:
         taken[use.site_id][use.supply_id] += use.power_w
@@ -133,8 +133,8 @@ def _beyond_supply(subject: str, limit_w: float, actual_w: float) -> Violation:
     )
 
 
-def _draw_slack(reach: Reach, plan: Plan) -> dict[str, float]:
-    """What one basis point more of every share would draw at its site (W)."""
+def draw_slack_w(reach: Reach, plan: Plan) -> dict[str, float]:
+    """What one basis point more of every share would draw, by site (W)."""
     planned = {g.group.group_id: g.group for g in plan.groups}
     slack: dict[str, float] = defaultdict(float)
     for share in plan.shares:
@@ -169,32 +169,9 @@ def bandwidth(reach: Reach, plan: Plan) -> Iterator[Violation]:
             )
 
 
-def spread(reach: Reach, plan: Plan) -> Iterator[Violation]:
-    """A class spread over k sites gives no site more than 1/k of what is served of it.
-
-    A share more than that by its rounding (1 bp each) passes.
-    """
-    at_site: dict[tuple[str, str], list[int]] = defaultdict(list)
-    served: dict[str, int] = defaultdict(int)
-    for share in plan.shares:
-        at_site[(share.class_id, share.site_id)].append(share.basis_points)
-        served[share.class_id] += share.basis_points
-    for (class_id, site_id), shares in sorted(at_site.items()):
-        wanted = reach.classes[class_id].spread_sites
-        if sum(shares) - len(shares) > (served[class_id] + 1) / wanted:
-            yield Violation(
-                code="spread",
-                subject=f'class "{class_id}" at site "{site_id}"',
-                limit=served[class_id] / wanted,
-                actual=sum(shares),
-                unit="bp",
-                remedy=f"the class asks for {wanted} sites",
-            )
-
-
 def replica_bounds(reach: Reach, plan: Plan) -> Iterator[Violation]:
     """Fewest and most replicas of a variant at a site; no floor at a lost site."""
-    planned, now = _by_variant(plan.groups), _by_variant(_running_groups(reach))
+    planned, now = _by_variant(plan.groups), _by_variant(running_groups(reach))
     for bound in reach.problem.plan_policy.replica_bounds:
         key = (bound.site_id, bound.variant_id)
         actual = planned.get(key, 0)
@@ -225,7 +202,7 @@ def moves(reach: Reach, plan: Plan) -> Iterator[Violation]:
     planned = {g.group.group_id: g.replicas for g in plan.groups}
     running = {
         r.group.group_id: r.replicas
-        for r in _running_groups(reach)
+        for r in running_groups(reach)
         if r.group.site_id not in reach.lost
     }
     moved = sum(abs(planned.get(g, 0) - running.get(g, 0)) for g in sorted({*planned, *running}))
@@ -235,7 +212,7 @@ def moves(reach: Reach, plan: Plan) -> Iterator[Violation]:
         )
 
 
-def _running_groups(reach: Reach) -> tuple[PlannedGroup, ...]:
+def running_groups(reach: Reach) -> tuple[PlannedGroup, ...]:
     """What runs now and still has a pool and a serving point."""
     return tuple(
         PlannedGroup(group=r.group, replicas=r.replicas)

@@ -35,6 +35,8 @@ def steadied(problem: Problem, outcome: Outcome, *, before: Plan | None) -> Outc
         bound_usd_per_h=found.bound_usd_per_h,
         method=found.method,
         hit_limit=found.hit_limit,
+        survival=before.survival,
+        exposed=before.exposed,
     )
     cost, asked = kept.cost.total_usd_per_h, found.cost.total_usd_per_h
     if cost > asked + TIE * abs(asked) or check_plan(problem, kept):

@@ -17,6 +17,9 @@ from sites.units import (
     require_unique,
 )
 
+BYTES_PER_MIB = 1024.0 * 1024.0
+MS_PER_H = 3_600_000.0
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Model:
@@ -112,10 +115,67 @@ class ServingPoint:
         """``variant@accelerator-xN``."""
         return f"{self.variant_id}@{self.accelerator}-x{self.accelerators_per_replica}"
 
+    @property
+    def start_h(self) -> float:
+        """Time from start to ready (h)."""
+        return self.start_ms / MS_PER_H
+
     def replica_seconds(self, *, input_tokens: float, output_tokens: float) -> float:
-        """Replica-seconds one request keeps busy: input/prefill rate + output/decode rate (s)."""
+        """Replica-seconds one request keeps busy: input/prefill rate + output/decode rate (s).
+
+        With `concurrency` requests at a time; `paired_replica_seconds` says what holds where their
+        KV cache does not fit.
+        """
         prefill_s = input_tokens / self.prefill_tok_s if self.prefill_tok_s else 0.0
         return prefill_s + output_tokens / self.decode_tok_s
+
+    def availability(self, *, interruption_per_h: float) -> float:
+        """Part of the time a replica is there, between 0 and 1, where it is taken away so often.
+
+        1 - interruptions per hour x hours to start again; 0 where that is below 0.
+        """
+        return max(0.0, 1.0 - interruption_per_h * self.start_h)
+
+    def kv_room_bytes(self, variant: Variant, *, memory_mib_per_accelerator: float) -> float:
+        """What one replica has for KV cache (bytes): its accelerators' memory less the weights.
+
+        Below 0 where the weights alone do not fit.
+        """
+        held_mib = self.accelerators_per_replica * memory_mib_per_accelerator
+        return (held_mib - variant.weights_mib) * BYTES_PER_MIB
+
+    def slots(self, variant: Variant, *, memory_mib_per_accelerator: float, tokens: float) -> float:
+        """Requests of `tokens` tokens, input and output, that one replica holds at a time.
+
+        The smaller of `concurrency` and KV room / KV cache of one request, as a real number; a
+        replica that cannot hold one request (below 1) cannot answer the class.
+        """
+        request_bytes = tokens * variant.kv_bytes_per_token
+        room = self.kv_room_bytes(variant, memory_mib_per_accelerator=memory_mib_per_accelerator)
+        if room >= self.concurrency * request_bytes:
+            return float(self.concurrency)
+        return room / request_bytes if request_bytes > 0 else 0.0
+
+    def paired_replica_seconds(
+        self,
+        variant: Variant,
+        *,
+        memory_mib_per_accelerator: float,
+        input_tokens: float,
+        output_tokens: float,
+    ) -> float:
+        """Replica-seconds of one request of so many tokens on a pool of so much memory (s).
+
+        `replica_seconds` x concurrency / slots: throughput falls in proportion to the requests that
+        are held at a time. Needs at least one slot.
+        """
+        slots = self.slots(
+            variant,
+            memory_mib_per_accelerator=memory_mib_per_accelerator,
+            tokens=input_tokens + output_tokens,
+        )
+        busy_s = self.replica_seconds(input_tokens=input_tokens, output_tokens=output_tokens)
+        return busy_s * (self.concurrency / slots)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,14 +188,17 @@ class Catalog:
     _variants: dict[str, Variant] = field(
         default_factory=dict, init=False, repr=False, compare=False, hash=False
     )
+    _models: dict[str, Model] = field(
+        default_factory=dict, init=False, repr=False, compare=False, hash=False
+    )
 
     def __post_init__(self) -> None:
         require_unique((m.model_id for m in self.models), field="catalog: models")
         require_unique((v.variant_id for v in self.variants), field="catalog: variants")
         require_unique((p.point_id for p in self.serving_points), field="catalog: serving points")
-        models = {m.model_id for m in self.models}
+        self._models.update({m.model_id: m for m in self.models})
         for variant in self.variants:
-            if variant.model_id not in models:
+            if variant.model_id not in self._models:
                 raise InvalidFactError(
                     f"variant {variant.variant_id}: no model {variant.model_id!r} in the catalog"
                 )
@@ -150,3 +213,7 @@ class Catalog:
     def variant(self, variant_id: str) -> Variant:
         """The variant of that id; raises KeyError."""
         return self._variants[variant_id]
+
+    def model_of(self, variant_id: str) -> Model:
+        """The model a variant is of; raises KeyError."""
+        return self._models[self._variants[variant_id].model_id]

@@ -1,8 +1,9 @@
 """The rows of the formulation: one function per family, named as in messages and golden files.
 
 Each docstring opens with its inequality. Power is in kW, rates in requests/s, work in
-replica-seconds per second (busy replicas). Latency, residency, transit, memory and the quality
-floor are not rows: they decide which arcs exist (`optimizer.arcs`).
+replica-seconds per second (busy replicas). Rows about mixes and sums are `constraints_mix`'s, those
+about lost sites `constraints_survive`'s. What rules single arcs out (latency, residency, transit,
+memory, quality) is no row: it decides which arcs exist (`optimizer.arcs`).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from optimizer.milp.constraints_mix import MIX_FAMILIES
 from optimizer.milp.model import Formulation, kw
 from optimizer.policy import GroupBound
 from sites.fleet import at_period
@@ -17,18 +19,51 @@ from sites.units import BITS_PER_BYTE, WHOLE_BP
 
 
 def demand_balance(f: Formulation) -> None:
-    """``sum_r x[d,r] + shed[d] == rate[d]``: each class is served or shed, nothing vanishes."""
+    """``sum_r x[d,r,t] + shed[d,t] + sum_u defer[d,t->u] == rate[d,t] + sum_u defer[d,u->t]``.
+
+    Each class is served, shed or, in a horizon, deferred to a later period; nothing vanishes. What
+    arrives deferred is served or shed.
+    """
 
     def row(class_id: str) -> Any:
         terms = [(1.0, f.model.x[key]) for key in f.inputs.arcs_of_class[class_id]]
         terms.append((1.0, f.model.shed[class_id]))
-        return f.sum_of(terms) == f.inputs.rates[class_id]
+        rate, moved = f.asked(class_id)
+        return f.sum_of([*terms, *((-sign, v) for sign, v in moved)]) == rate
 
     f.rows("demand_balance", f.inputs.classes, row)
 
 
+def deferral_window(f: Formulation) -> None:
+    """``sum_u defer[d,t->u] <= rate[d,t]``, t < u <= t + `deferrable_h`, u within the horizon.
+
+    Only what was born in a period is deferred from it. What is pending from before the horizon
+    (``class@-age``) comes due by its own deadline: ``sum_u due[d,age->u] == pending[d,age]``.
+    """
+    later: dict[str, list[tuple[float, Any]]] = {}
+    for class_id, to in f.model.defer:
+        later.setdefault(class_id, []).append((1.0, f.model.defer[class_id, to]))
+    old: dict[str, tuple[float, list[tuple[float, Any]]]] = {}
+    for class_id, ago, to in f.model.due:
+        subject = f"{class_id}@-{ago}"
+        rate = f.pending[class_id][ago]
+        old.setdefault(subject, (rate, []))[1].append((1.0, f.model.due[class_id, ago, to]))
+
+    def row(subject: str) -> Any:
+        if subject in old:
+            rate, terms = old[subject]
+            return f.sum_of(terms) == rate
+        return f.sum_of(later[subject]) <= f.born[subject]
+
+    f.rows("deferral_window", [*later, *old], row)
+
+
 def throughput(f: Formulation) -> None:
-    """``sum_d replica_seconds[d,r] * x[d,r] <= ceiling * n[r]``: no replica above the ceiling."""
+    """``sum_d replica_seconds[d,r] * x[d,r] <= ceiling * available[r] * n[r]``.
+
+    No replica above the ceiling; one on a spot pool is there part of the time. In a horizon
+    ``n[r,t] - loading[r] * up[r,t]`` stands for n[r]: what starts loads before it serves.
+    """
     ceiling = f.inputs.problem.plan_policy.utilisation_ceiling
 
     def row(group_id: str) -> Any:
@@ -36,7 +71,8 @@ def throughput(f: Formulation) -> None:
             (f.inputs.arcs[key].replica_seconds, f.model.x[key])
             for key in f.inputs.arcs_of_group[group_id]
         ]
-        return f.sum_of([*terms, (-ceiling, f.model.n[group_id])]) <= 0
+        able = [(-ceiling * part, variable) for part, variable in f.able(group_id)]
+        return f.sum_of([*terms, *able]) <= 0
 
     f.rows("throughput", f.inputs.arcs_of_group, row)
 
@@ -137,7 +173,10 @@ def link_bandwidth(f: Formulation) -> None:
 
 
 def replica_change(f: Formulation) -> None:
-    """``n[r] - running[r] == up[r] - down[r]``: couples a plan to what runs now."""
+    """``n[r,t] - n[r,t-1] == up[r,t] - down[r,t]``: couples a plan to what runs before it.
+
+    In the first period that is what runs now: ``n[r] - running[r] == up[r] - down[r]``.
+    """
 
     def row(group_id: str) -> Any:
         terms = [
@@ -145,7 +184,9 @@ def replica_change(f: Formulation) -> None:
             (-1.0, f.model.up[group_id]),
             (1.0, f.model.down[group_id]),
         ]
-        return f.sum_of(terms) == f.inputs.groups[group_id].running
+        if f.before is None:
+            return f.sum_of(terms) == f.inputs.groups[group_id].running
+        return f.sum_of([*terms, (-1.0, f.before.model.n[group_id])]) == 0
 
     f.rows("replica_change", f.inputs.groups, row)
 
@@ -193,33 +234,6 @@ def replica_cap(f: Formulation) -> None:
     f.rows("replica_cap", bounds, row)
 
 
-def spread(f: Formulation) -> None:
-    """``k * sum_{r at s} x[d,r] + shed[d] <= rate[d]``: no site serves over 1/k of what is served.
-
-    Whatever is served of a class is then served by at least k sites, without a binary per (class,
-    site). It asks for more than k sites with any share, on purpose: a second site that takes one
-    request in ten thousand is no spread.
-    """
-    subjects = {
-        f"{class_id}@{site_id}": (class_id, site_id)
-        for class_id, one in f.inputs.classes.items()
-        if one.spread_sites > 1
-        for site_id in f.inputs.serving_sites(class_id)
-    }
-
-    def row(subject: str) -> Any:
-        class_id, site_id = subjects[subject]
-        here = [
-            (float(f.inputs.classes[class_id].spread_sites), f.model.x[key])
-            for key in f.inputs.arcs_of_class[class_id]
-            if f.inputs.arcs[key].group.site_id == site_id
-        ]
-        served = f.sum_of([*here, (1.0, f.model.shed[class_id])])
-        return served <= f.room("spread", subject, limit=f.inputs.rates[class_id])
-
-    f.rows("spread", subjects, row)
-
-
 def move_limit(f: Formulation) -> None:
     """``sum_r (up[r] + down[r]) <= move_limit_replicas``: how much one plan may change."""
     limit = f.inputs.problem.plan_policy.move_limit_replicas
@@ -234,14 +248,15 @@ def move_limit(f: Formulation) -> None:
 
 
 def shed_cap(f: Formulation) -> None:
-    """``shed[d] <= max_shed * rate[d]``, where the policy caps shedding."""
+    """``shed[d] <= max_shed * rate[d]``, of the rate after deferral, where the policy says so."""
     cap_bp = f.inputs.problem.plan_policy.max_shed_basis_points
     subjects = [] if cap_bp is None else list(f.inputs.classes)
 
     def row(class_id: str) -> Any:
-        limit = (cap_bp or 0) / WHOLE_BP * f.inputs.rates[class_id]
-        shed = f.sum_of([(1.0, f.model.shed[class_id])])
-        return shed <= f.room("shed_cap", class_id, limit=limit)
+        part = (cap_bp or 0) / WHOLE_BP
+        rate, moved = f.asked(class_id)
+        terms = [(1.0, f.model.shed[class_id]), *((-part * sign, v) for sign, v in moved)]
+        return f.sum_of(terms) <= f.room("shed_cap", class_id, limit=part * rate)
 
     f.rows("shed_cap", subjects, row)
 
@@ -284,7 +299,8 @@ def arc_link(f: Formulation) -> None:
     arcs = {
         f"{key[0]}@{key[1]}": key
         for key, arc in f.inputs.arcs.items()
-        if arc.replica_seconds * f.inputs.rates[key[0]] < ceiling
+        if arc.replica_seconds * f.inputs.rates[key[0]]
+        < ceiling * f.inputs.groups[key[1]].available
         and arc.group.site_id not in f.model.open
     }
 
@@ -297,31 +313,34 @@ def arc_link(f: Formulation) -> None:
 
 
 def surrogate(f: Formulation) -> None:
-    """``sum_r best[r] * ceiling * n[r] + sum_d tokens[d] * shed[d] >= sum_d tokens[d] * rate[d]``,
-    divided by its right side.
+    """``sum_r best[r] * ceiling * available[r] * n[r] + sum_d tokens[d] * shed[d] >=
+    sum_d tokens[d] * rate[d]``, divided by its right side.
 
     Per service and set R of groups that some class of it may use: d runs over the classes that may
     use groups of R only, r over R; best[r] is the largest tokens[d] / replica_seconds[d,r]. In
     words: the output tokens/s all those replicas could give cover what those classes ask. Implied
     by `throughput` and `demand_balance`; it hands the solver whole-replica knapsacks to cut and
-    branch on.
+    branch on. In a horizon n[r] is what has loaded and rate[d] what is left after deferral.
     """
     ceiling = f.inputs.problem.plan_policy.utilisation_ceiling
     members = _confined_classes(f)
 
     def row(subject: str) -> Any:
         best: dict[str, float] = {}
-        needed = 0.0
-        shed = []
+        most = born = 0.0
+        others: list[tuple[float, Any]] = []
         for class_id in members[subject]:
             tokens = f.inputs.classes[class_id].output_tokens
-            needed += tokens * f.inputs.rates[class_id]
-            shed.append((tokens, f.model.shed[class_id]))
+            rate, moved = f.asked(class_id)
+            most += tokens * f.inputs.rates[class_id]
+            born += tokens * rate
+            others.append((tokens, f.model.shed[class_id]))
+            others += [(-tokens * sign, v) for sign, v in moved]
             for key in f.inputs.arcs_of_class[class_id]:
-                rate = tokens / f.inputs.arcs[key].replica_seconds
-                best[key[1]] = max(best.get(key[1], 0.0), rate)
-        given = [(best[g] * ceiling, f.model.n[g]) for g in sorted(best)]
-        return f.sum_of((part / needed, variable) for part, variable in given + shed) >= 1
+                per_s = tokens / f.inputs.arcs[key].replica_seconds
+                best[key[1]] = max(best.get(key[1], 0.0), per_s)
+        given = [(best[g] * ceiling * part, v) for g in sorted(best) for part, v in f.able(g)]
+        return f.sum_of((part / most, v) for part, v in given + others) >= born / most
 
     f.rows("surrogate", members, row)
 
@@ -355,17 +374,22 @@ FAMILIES: tuple[Callable[[Formulation], None], ...] = (
     replica_change,
     replica_floor,
     replica_cap,
-    spread,
+    *MIX_FAMILIES,
     move_limit,
     shed_cap,
     site_open,
     surrogate,
     arc_link,
 )
-"""Every row family, in the order the model declares them."""
+"""Every row family of a period, in the order the model declares them."""
+
+HORIZON_FAMILIES: tuple[Callable[[Formulation], None], ...] = (deferral_window,)
+"""Row families that only the hours of a horizon have."""
 
 
 def add_rows(f: Formulation) -> None:
-    """Declare all rows of all families."""
-    for family in FAMILIES:
-        family(f)
+    """Declare all rows of all families, for each period of the horizon the period is part of."""
+    families = FAMILIES + HORIZON_FAMILIES if f.is_timed else FAMILIES
+    for period in f.horizon:
+        for family in families:
+            family(period)

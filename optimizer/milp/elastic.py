@@ -15,13 +15,12 @@ from dataclasses import replace
 import pyomo.environ as pyo
 
 from optimizer.costs import (
-    by_price,
     draw_w,
     possible_draw_w,
     shed_price_usd_per_h,
-    supply_price_usd_per_w_h,
 )
 from optimizer.milp.constraints import add_rows
+from optimizer.milp.constraints_mix import G_PER_KG
 from optimizer.milp.formulate import budget_of
 from optimizer.milp.highs import PointStatus, compile_model, run
 from optimizer.milp.inputs import take_inputs
@@ -37,11 +36,14 @@ from optimizer.outcome import Relaxation
 from optimizer.plan import CandidateArc, PlannedGroup
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.supplies import G_PER_T, by_price, cleanest_g_per_h, supply_price_usd_per_w_h
 from sites.fleet import at_period
-from sites.units import W_PER_KW, WHOLE_BP
+from sites.traffic import TrafficClass
+from sites.units import MS_PER_S, W_PER_KW, WHOLE_BP
 
 _DUST = 1e-6
-_MENDED = ("pool_accelerators", "site_power", "supply_limit", "replica_cap")
+_MENDED = ("pool_accelerators", "site_power", "supply_limit", "replica_cap", "carbon_cap")
+_GIVING = (*ELASTIC_FAMILIES, "latency_mix", "quality_floor", "tenant_budget", "carbon_cap")
 _PHYSICAL = ("pool_accelerators", "site_power", "supply_limit", "link_bandwidth")
 _GB_PER_H_PER_MBIT_S = 3_600 / 8 / 1_000
 
@@ -80,6 +82,7 @@ def _broken_now(problem: Problem) -> dict[RowKey, float]:
         site_id, _, name = pool_id.partition("/")
         count = problem.fleet.site(site_id).pool(name).count
         over["pool_accelerators", pool_id] = float(used - count)
+    over["carbon_cap", "fleet"] = _emission_over_kg_per_h(problem, draw_w(reach, running, ()))
     copies = _counted(running, by_pool=False)
     for bound in problem.plan_policy.replica_bounds:
         subject = f"{bound.site_id}/{bound.variant_id}"
@@ -87,6 +90,18 @@ def _broken_now(problem: Problem) -> dict[RowKey, float]:
             excess = float(copies[subject] - bound.most)
             over["replica_cap", subject] = max(over.get(("replica_cap", subject), 0.0), excess)
     return {key: excess for key, excess in over.items() if excess > 0}
+
+
+def _emission_over_kg_per_h(problem: Problem, idle_w: Mapping[str, float]) -> float:
+    """How far sites drawing so much emit more than the carbon cap, each at its cleanest."""
+    cap = problem.plan_policy.carbon_cap_g_per_h
+    if cap is None:
+        return 0.0
+    least = sum(
+        cleanest_g_per_h(problem, problem.fleet.site(site_id), watts=watts)
+        for site_id, watts in sorted(idle_w.items())
+    )
+    return (least - cap) / G_PER_KG
 
 
 def _counted(running: Iterable[PlannedGroup], *, by_pool: bool) -> dict[str, int]:
@@ -109,12 +124,12 @@ def relaxations(
     was enough.
     """
     kept = tuple(arcs)
-    ways = _ways(problem, kept, choices=[(family,) for family in ELASTIC_FAMILIES])
+    ways = _ways(problem, kept, choices=[(family,) for family in _GIVING])
     alone = {r.code for way in ways for r in way}
     if not alone & set(_PHYSICAL):
         ways += _ways(problem, kept, choices=[_PHYSICAL])
     if not ways:
-        ways = _ways(problem, kept, choices=[ELASTIC_FAMILIES])
+        ways = _ways(problem, kept, choices=[_GIVING])
     return tuple(sorted(ways, key=lambda way: (sum(r.price_usd_per_h for r in way), way[0].code)))
 
 
@@ -150,6 +165,8 @@ def _least_excess(
     inputs = take_inputs(problem, arcs, beyond_limits=wide)
     f = start_formulation(inputs, Elasticity(families=frozenset(families)))
     add_rows(f)
+    if len(f.model.excess) == 0:
+        return None
     reach = Reach(problem)
     weights = []
     for key in list(f.model.excess):
@@ -190,6 +207,10 @@ def _unit_price(reach: Reach, key: RowKey) -> float:
     if family == "link_bandwidth":
         link = next(k for k in problem.fleet.links if k.link_id == subject)
         return link.price_usd_per_gb * _GB_PER_H_PER_MBIT_S
+    if family == "tenant_budget":
+        return 1.0
+    if family == "carbon_cap":
+        return problem.plan_policy.carbon_usd_per_t * G_PER_KG / G_PER_T
     if family == "shed_cap":
         return shed_price_usd_per_h(reach, subject) / reach.rates[subject]
     return 0.0
@@ -207,6 +228,26 @@ def _shed_bp(problem: Problem, subject: str, rate_rps: float) -> float:
     return min(float(WHOLE_BP), math.ceil(rate_rps / problem.rate_rps(one) * WHOLE_BP - 1e-6))
 
 
+def _mean_ttft_ms(problem: Problem, class_id: str, excess_s_rps: float) -> float:
+    one, served_rps = _least_served(problem, class_id)
+    return one.slo.ttft_ms + excess_s_rps * MS_PER_S / served_rps
+
+
+def _mean_quality(problem: Problem, class_id: str, excess_rps: float) -> float:
+    one, served_rps = _least_served(problem, class_id)
+    return max(0.0, one.mean_quality_floor - excess_rps / served_rps)
+
+
+def _least_served(problem: Problem, class_id: str) -> tuple[TrafficClass, float]:
+    """A class and the least of its rate that is served (requests/s): what may be shed is.
+
+    A mean relaxed for that little traffic is enough for more of it.
+    """
+    one = next(c for c in problem.classes if c.class_id == class_id)
+    shed_bp = problem.plan_policy.max_shed_basis_points or 0
+    return one, problem.rate_rps(one) * max(1, WHOLE_BP - shed_bp) / WHOLE_BP
+
+
 _WORDS: Mapping[str, tuple[str, _Show, str]] = {
     "pool_accelerators": (
         "accelerators",
@@ -218,7 +259,11 @@ _WORDS: Mapping[str, tuple[str, _Show, str]] = {
     "link_bandwidth": ("Mbit/s", _same, "widen the link"),
     "replica_floor": ("replicas", lambda _p, _s, v: -v, "lower the replica floor"),
     "replica_cap": ("replicas", _same, "raise the replica cap"),
-    "spread": ("requests/s at one site", _same, "ask for fewer sites"),
+    "spread": ("requests/s at one place", _same, "ask for fewer sites or zones"),
+    "latency_mix": ("ms mean TTFT", _mean_ttft_ms, "allow the class a later mean TTFT"),
+    "quality_floor": ("mean quality", _mean_quality, "lower mean_quality_floor"),
+    "tenant_budget": ("USD/h", _same, "raise the tenant's budget_usd_per_h"),
+    "carbon_cap": ("kg CO2e/h", _same, "raise carbon_cap_g_per_h"),
     "move_limit": ("replicas", _same, "raise move_limit_replicas"),
     "shed_cap": ("bp", _shed_bp, "raise max_shed_basis_points"),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
+from math import ceil
 
 from optimizer.assign import split_bp
 from optimizer.costs import priced_plan
@@ -15,6 +16,7 @@ from optimizer.milp.highs import Point
 from optimizer.milp.inputs import ArcKey, Inputs
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
+from sites.units import WHOLE_BP
 
 _DUST = 1e-7
 """Parts of a class below this are the solver's tolerance, not traffic."""
@@ -39,7 +41,7 @@ def extract_plan(inputs: Inputs, point: Point, *, method: str) -> Plan:
     shed: list[ShedTraffic] = []
     for class_id in inputs.classes:
         parts = _parts(inputs, point, class_id=class_id, placed=placed)
-        for key, basis_points in whole_basis_points(parts).items():
+        for key, basis_points in _rounded(inputs, class_id, parts).items():
             if key == _SHED:
                 shed.append(ShedTraffic(class_id=class_id, basis_points=basis_points))
             else:
@@ -68,6 +70,49 @@ def _parts(inputs: Inputs, point: Point, *, class_id: str, placed: set[str]) -> 
     if shed > _DUST or not parts:
         parts[_SHED] = max(shed, _DUST)
     return parts
+
+
+def _rounded(inputs: Inputs, class_id: str, parts: Mapping[ArcKey, float]) -> dict[ArcKey, int]:
+    """Parts of a class in whole basis points; a mix that held before rounding holds after it.
+
+    Where a mean is asked for (`latency_mix`, `quality_floor`), rounding up goes to the arcs that
+    help it; where two means pull apart, what breaks one of them is shed, a basis point at a time.
+    """
+    mixes = _mixes(inputs, class_id, parts)
+    if not mixes:
+        return whole_basis_points(parts)
+    total = sum(Fraction(part) for part in parts.values())
+    exact = {key: Fraction(parts[key]) * WHOLE_BP / total for key in sorted(parts)}
+    whole = {key: int(amount) for key, amount in exact.items()}
+    uneven = [key for key in exact if exact[key] > whole[key]]
+    helpful = sorted(
+        uneven, key=lambda k: (sum(m.get(k, 0.0) for m in mixes), whole[k] - exact[k], k)
+    )
+    for key in helpful[: WHOLE_BP - sum(whole.values())]:
+        whole[key] += 1
+    for mix in mixes:
+        exact_mean = float(sum(Fraction(mix[k]) * exact[k] for k in mix))
+        worst_first = sorted((k for k in mix if mix[k] > 0), key=lambda k: (-mix[k], k))
+        for key in worst_first:
+            over = sum(mix[k] * whole[k] for k in mix) - max(0.0, exact_mean)
+            less = min(whole[key], max(0, ceil(over / mix[key] - _DUST)))
+            whole[key] -= less
+            whole[_SHED] = whole.get(_SHED, 0) + less
+    return {key: basis_points for key, basis_points in whole.items() if basis_points}
+
+
+def _mixes(
+    inputs: Inputs, class_id: str, parts: Mapping[ArcKey, float]
+) -> list[dict[ArcKey, float]]:
+    """What each arc used adds to each mean the class asks for, relative to its limit."""
+    one, mixes = inputs.classes[class_id], []
+    arcs = sorted(key for key in parts if key != _SHED)
+    if one.slo.over_mix:
+        mixes.append({k: inputs.arcs[k].ttft_ms / one.slo.ttft_ms - 1.0 for k in arcs})
+    if one.mean_quality_floor > 0:
+        floor = one.mean_quality_floor
+        mixes.append({k: floor - inputs.groups[k[1]].option.variant.quality for k in arcs})
+    return mixes
 
 
 def whole_basis_points(parts: Mapping[ArcKey, float]) -> dict[ArcKey, int]:

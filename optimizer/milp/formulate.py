@@ -55,5 +55,6 @@ def attempt(
 ) -> Attempt:
     """Solve a formulation within its problem's budget. Raises FatalError if the solver errs."""
     budget = budget_of(formulation.inputs.problem, presolve=presolve)
-    point = run(compile_model(formulation), budget, start=start)
+    guess = None if start is None else (start,)
+    point = run(compile_model(formulation), budget, start=guess)
     return Attempt(inputs=formulation.inputs, point=point)

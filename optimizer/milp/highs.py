@@ -7,7 +7,7 @@ time limit adds up over runs of one object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -58,11 +58,13 @@ class PointStatus(StrEnum):
 class Point:
     """What HiGHS answered. `values[variable][index]`, e.g. ``values["n"]["a/p/v/x1"]``.
 
-    `cost` and `bound` in the objective's unit; `hit_limit` names the budget that ended the search.
+    Of a horizon, `values` are the first period's and `later` those of the periods after it. `cost`
+    and `bound` in the objective's unit; `hit_limit` names the budget that ended the search.
     """
 
     status: PointStatus
     values: Mapping[str, Mapping[Any, float]] = field(default_factory=dict)
+    later: tuple[Mapping[str, Mapping[Any, float]], ...] = ()
     cost: float = float("inf")
     bound: float = float("-inf")
     nodes: int = 0
@@ -79,12 +81,12 @@ class Compiled:
 
 
 def compile_model(formulation: Formulation) -> Compiled:
-    """Translate rows and objective into one sparse row-wise matrix.
+    """Translate rows and objective, of a whole horizon, into one sparse row-wise matrix.
 
     Pyomo's own `LinearStandardFormCompiler` does the same and needs scipy for two arrays; its
     walker is used directly instead.
     """
-    model = formulation.model
+    model = formulation.root
     columns = tuple(model.component_data_objects(pyo.Var, descend_into=True))
     column_of = {id(variable): at for at, variable in enumerate(columns)}
     visitor = LinearRepnVisitor({}, var_recorder=VarRecorder({}, None))
@@ -144,10 +146,12 @@ def _set_columns(lp: Any, columns: tuple[Any, ...]) -> None:
     lp.integrality_ = [kinds[v.is_integer()] for v in columns]
 
 
-def run(compiled: Compiled, budget: Budget, *, start: Mapping[str, int] | None = None) -> Point:
-    """Solve once. `start` (replicas by group id) is a first guess the solver completes itself;
-    without one, a large search looks for its own. Relaxation, own start and search are three runs
-    of `time_s`, a quarter of it, and `time_s` at the most.
+def run(
+    compiled: Compiled, budget: Budget, *, start: Sequence[Mapping[str, int]] | None = None
+) -> Point:
+    """Solve once. `start` (replicas by group id, for the first periods) is a first guess that the
+    solver completes itself; without one, a large search looks for its own. Relaxation, own start
+    and search are three runs of `time_s`, a quarter of it, and `time_s` at the most.
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """
@@ -180,12 +184,18 @@ def _shorter(budget: Budget) -> Budget:
     )
 
 
-def _columns_of(compiled: Compiled, start: Mapping[str, int]) -> dict[int, float]:
+def _columns_of(compiled: Compiled, start: Sequence[Mapping[str, int]]) -> dict[int, float]:
     return {
-        at: float(min(start.get(variable.index(), 0), variable.ub))
+        at: float(min(start[_period_of(variable)].get(variable.index(), 0), variable.ub))
         for at, variable in enumerate(compiled.columns)
-        if variable.parent_component().local_name == "n"
+        if variable.parent_component().local_name == "n" and _period_of(variable) < len(start)
     }
+
+
+def _period_of(variable: Any) -> int:
+    """The period a variable belongs to: its block's place in the horizon, 0 without blocks."""
+    block = variable.parent_block()
+    return 0 if block is block.model() else int(block.index())
 
 
 def _fresh(budget: Budget) -> Any:
@@ -245,13 +255,15 @@ def _answer(highs: Any, compiled: Compiled) -> Point:
         return Point(
             status=PointStatus.NONE, bound=bound, nodes=nodes, hit_limit=_LIMITS.get(status, "")
         )
-    values: dict[str, dict[Any, float]] = {}
+    periods: list[dict[str, dict[Any, float]]] = [{}]
     for variable, value in zip(compiled.columns, highs.getSolution().col_value, strict=True):
-        name = variable.parent_component().local_name
-        values.setdefault(name, {})[variable.index()] = float(value)
+        at, name = _period_of(variable), variable.parent_component().local_name
+        periods += [{} for _ in range(at + 1 - len(periods))]
+        periods[at].setdefault(name, {})[variable.index()] = float(value)
     return Point(
         status=PointStatus.PROVEN if proven else PointStatus.STOPPED,
-        values=values,
+        values=periods[0],
+        later=tuple(periods[1:]),
         cost=cost,
         bound=bound,
         nodes=nodes,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from optimizer.arcs import GroupOption, fit_fault, group_options
+from optimizer.arcs import GroupOption, fit_fault, group_options, standby_arcs
 from optimizer.plan import CandidateArc
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
@@ -29,6 +29,16 @@ class GroupFacts:
     option: GroupOption
     running: int
     most: int
+
+    @property
+    def available(self) -> float:
+        """Part of the time a replica is there, between 0 and 1; below 1 only on spot pools."""
+        return self.option.available
+
+    @property
+    def loading(self) -> float:
+        """Time from start to ready (h)."""
+        return self.option.point.start_h
 
     @property
     def possible_kw(self) -> float:
@@ -130,7 +140,7 @@ def _groups(
     rates: Mapping[str, float],
     beyond_limits: bool,
 ) -> dict[str, GroupFacts]:
-    """Groups that an arc, a replica floor or a running replica speaks of, by id."""
+    """Groups that an arc, now or after a loss, a replica floor or a running replica speaks of."""
     options = group_options(problem)
     running = {r.group.group_id: r.replicas for r in problem.running if r.replicas > 0}
     floors = {(b.site_id, b.variant_id) for b in problem.plan_policy.replica_bounds if b.fewest}
@@ -139,10 +149,12 @@ def _groups(
         for group_id, o in options.items()
         if (o.site.site_id, o.variant.variant_id) in floors and fit_fault(o) is None
     }
-    wanted = {group_id for _, group_id in arcs} | floored | (running.keys() & options.keys())
+    useful = {key: arc.replica_seconds for key, arc in arcs.items()}
+    useful |= {(a.class_id, a.group.group_id): a.replica_seconds for a in standby_arcs(problem)}
+    wanted = {group_id for _, group_id in useful} | floored | (running.keys() & options.keys())
     work_s: dict[str, float] = {}
-    for (class_id, group_id), arc in arcs.items():
-        work_s[group_id] = work_s.get(group_id, 0.0) + arc.replica_seconds * rates[class_id]
+    for (class_id, group_id), busy_s in sorted(useful.items()):
+        work_s[group_id] = work_s.get(group_id, 0.0) + busy_s * rates[class_id]
     return {
         group_id: GroupFacts(
             option=options[group_id],
@@ -179,7 +191,7 @@ def _most(
         return 0
     useful = math.inf
     if work_s is not None and not _power_pays(problem, option.site):
-        useful = math.ceil(work_s / policy.utilisation_ceiling - 1e-9)
+        useful = math.ceil(work_s / (policy.utilisation_ceiling * option.available) - 1e-9)
     room: float = option.pool.count // option.group.accelerators_per_replica
     draw_w = option.point.full_w * option.site.pue
     if draw_w > 0:

@@ -13,12 +13,13 @@ import pyomo.environ as pyo
 
 from optimizer.costs import (
     replica_price_usd_per_h,
+    risk_price_usd_per_h,
     shed_price_usd_per_h,
     start_price_usd_per_h,
-    supply_price_usd_per_w_h,
 )
 from optimizer.milp.model import Formulation
 from optimizer.reach import Reach
+from optimizer.supplies import supply_price_usd_per_w_h
 from sites.units import S_PER_H, W_PER_KW
 
 Term = Callable[[Formulation, Reach], Any]
@@ -109,6 +110,17 @@ def site_fixed(f: Formulation, reach: Reach) -> Any:
     )
 
 
+def risk(f: Formulation, reach: Reach) -> Any:
+    """Interruptions per hour x price of one start (USD) x n, on spot pools."""
+    return _sum(
+        f,
+        (
+            (risk_price_usd_per_h(reach, facts.option.group), f.model.n[group_id])
+            for group_id, facts in f.inputs.groups.items()
+        ),
+    )
+
+
 TERMS: tuple[Term, ...] = (
     hardware,
     energy,
@@ -117,15 +129,18 @@ TERMS: tuple[Term, ...] = (
     carbon,
     shedding,
     site_fixed,
+    risk,
 )
 """Every cost term."""
 
 
 def add_cost(f: Formulation) -> None:
-    """Minimise the sum of all terms."""
-    reach = Reach(f.inputs.problem)
-    terms = [term(f, reach) for term in TERMS]
+    """Minimise the sum of all terms, over all periods of the horizon."""
+    terms = []
+    for period in f.horizon:
+        reach = Reach(period.inputs.problem)
+        terms += [term(period, reach) for term in TERMS]
     total = sum(term for term in terms if not isinstance(term, float))
-    f.model.cost = pyo.Objective(
+    f.root.cost = pyo.Objective(
         expr=f.sum_of([]) if isinstance(total, int) else total, sense=pyo.minimize
     )

@@ -93,7 +93,7 @@ class Output:
         """One result as data in the chosen form (JSON where people's text was chosen)."""
         document = {"format_version": FORMAT_VERSION, "kind": kind, **value}
         if self.form == "yaml":
-            click.echo("\n".join(_yaml(document)))
+            click.echo("\n".join(yaml_lines(document)))
         else:
             indent = None if self.form == "jsonl" else 2
             click.echo(json.dumps(document, indent=indent, ensure_ascii=False, allow_nan=False))
@@ -146,7 +146,7 @@ def _cell(value: Any) -> str:
     return str(value)
 
 
-def _yaml(value: Any, indent: str = "") -> Iterator[str]:
+def yaml_lines(value: Any, indent: str = "") -> Iterator[str]:
     """Block YAML of plain JSON values; every string is quoted, so no reader can misread one."""
     items: Iterable[tuple[str, Any]]
     if isinstance(value, Mapping):
@@ -156,7 +156,7 @@ def _yaml(value: Any, indent: str = "") -> Iterator[str]:
     for head, one in items:
         if isinstance(one, Mapping | list | tuple) and one:
             yield f"{indent}{head}"
-            yield from _yaml(one, indent + "  ")
+            yield from yaml_lines(one, indent + "  ")
         else:
             yield f"{indent}{head} {json.dumps(one, ensure_ascii=False, allow_nan=False)}"
 

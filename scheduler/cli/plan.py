@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from scheduler.plan_file import SavedPlan
     from scheduler.view import FleetView
 
+WHY = click.option(
+    "--why", "why", multiple=True, metavar="CLASS", help="Only this class, site by site."
+)
+PERIODS_MOST = 168
 FULL = click.option("--full", is_flag=True, help="Everything, unchanged and rejected too.")
 
 
@@ -68,7 +72,21 @@ class Asked:
 @click.option("--period", type=click.IntRange(0, 23), default=None, help="Hour of day (UTC).")
 @click.option("--time-limit", type=Seconds(min_open=True), help="Most seconds to search.")
 @click.option("--gap", type=Percent(), help="Stop within this distance of the best: 1% or 0.01.")
+@click.option(
+    "--what-if",
+    "changes",
+    multiple=True,
+    metavar="CHANGE",
+    help="Compare with the plan after a change, e.g. 'site NAME power +500 kW'.",
+)
+@click.option(
+    "--periods",
+    type=click.IntRange(1, PERIODS_MOST),
+    default=None,
+    help="Plan so many hours together; --out saves the first.",
+)
 @click.option("--detailed-exitcode", is_flag=True, help="Exit with 2 if anything would change.")
+@WHY
 @FULL
 @pass_session
 def plan(
@@ -79,25 +97,72 @@ def plan(
     period: int | None,
     time_limit: float | None,
     gap: float | None,
+    changes: tuple[str, ...],
+    periods: int | None,
     detailed_exitcode: bool,
+    why: tuple[str, ...],
     full: bool,
 ) -> None:
     """Decide what should run where, and show what would change. Changes nothing itself."""
+    if changes and (out_path is not None or why or periods is not None):
+        raise click.UsageError("--what-if only compares: leave --out, --why and --periods away")
+    if periods is not None and why:
+        raise click.UsageError("--why explains one plan: leave --periods away")
     limits = {"gap_limit": gap, "time_limit_s": time_limit}
     given = {name: value for name, value in limits.items() if value is not None}
     asked = _ask(session, paths, period=period, plan_policy=given)
-    outcome = _solve(session, asked)
+    if changes:
+        from scheduler.cli.what_if import show_what_if
+
+        differs = show_what_if(session, asked, changes, full=full)
+    elif periods is not None:
+        differs = _plan_day(session, asked, periods=periods, out_path=out_path)
+    else:
+        differs = _plan_once(session, asked, out_path=out_path, why=why, full=full)
+    if detailed_exitcode and differs:
+        raise CliError(ExitCode.CHANGES)
+
+
+def _plan_once(
+    session: Session, asked: Asked, *, out_path: Path | None, why: tuple[str, ...], full: bool
+) -> bool:
+    """Plan, save and show one plan, or the classes asked for; returns whether anything changes."""
+    _require_classes(asked.problem, why)
+    outcome = solved(session, asked.problem, before=asked.before)
+    require_plan(session, outcome)
     _refuse_lawless(session, asked, outcome)
     saved = _saved(asked, outcome)
+    _write(saved, out_path)
+    if why:
+        _show_classes(session, saved, why)
+        differs = _differs(saved)
+    else:
+        differs = _show(session, saved, outcome, full=full)
+    _note_saved(session, out_path)
+    return differs
+
+
+def _plan_day(session: Session, asked: Asked, *, periods: int, out_path: Path | None) -> bool:
+    """Plan and show so many hours; the first is saved. Returns whether that changes anything."""
+    from scheduler.cli.day import first_hour, plan_day
+
+    problem, outcome = first_hour(plan_day(session, asked.problem, periods=periods))
+    saved = _saved(dataclasses.replace(asked, problem=problem), outcome)
+    _write(saved, out_path)
+    _note_saved(session, out_path)
+    return _differs(saved)
+
+
+def _write(saved: SavedPlan, out_path: Path | None) -> None:
     if out_path is not None:
         from scheduler.plan_file import write_plan
 
         write_plan(out_path, saved)
-    changes = _show(session, saved, outcome, full=full)
+
+
+def _note_saved(session: Session, out_path: Path | None) -> None:
     if out_path is not None:
         session.out.note(f"Saved: {out_path}. Carry it out with: hinterland apply {out_path}")
-    if detailed_exitcode and changes:
-        raise CliError(ExitCode.CHANGES)
 
 
 def _ask(
@@ -134,19 +199,25 @@ def _live(session: Session, *, needed: bool) -> FleetView | None:
         return None
 
 
-def _solve(session: Session, asked: Asked) -> Outcome:
-    from optimizer.outcome import SolveStatus
+def solved(session: Session, problem: Problem, *, before: Plan | None) -> Outcome:
+    """Solve a problem, starting from and not needlessly leaving the plan before."""
     from optimizer.solve import solve
-    from scheduler.cli.plan_text import infeasible_lines
     from scheduler.steady import steadied
     from sites.clock import SystemClock
 
     if session.out.live:
-        session.out.note(f"Planning {len(asked.problem.classes)} traffic classes …")
-    outcome = solve(asked.problem, clock=SystemClock(), start=asked.before)
-    outcome = steadied(asked.problem, outcome, before=asked.before)
+        session.out.note(f"Planning {len(problem.classes)} traffic classes …")
+    outcome = solve(problem, clock=SystemClock(), start=before)
+    return steadied(problem, outcome, before=before)
+
+
+def require_plan(session: Session, outcome: Outcome) -> None:
+    """End the command where there is no plan, with what to relax if the problem is infeasible."""
+    from optimizer.outcome import SolveStatus
+    from scheduler.cli.plan_text import infeasible_lines
+
     if outcome.plan is not None:
-        return outcome
+        return
     if outcome.status is not SolveStatus.INFEASIBLE:
         raise CliError(ExitCode.ERROR, f"no plan: {outcome.message}")
     if not session.out.for_people:
@@ -212,6 +283,7 @@ def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: 
                 "summary": to_plain(saved.summary),
                 "changes": to_plain(text.diff),
                 "explanation": to_plain(text.explanation),
+                "worth": to_plain(text.worth),
                 "plan": to_plain(saved.plan),
             },
         )
@@ -220,34 +292,47 @@ def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: 
 
 @click.command(cls=Command)
 @click.argument("plan_path", metavar="PLAN", type=GivenPath())
-@click.option("--why", "class_id", default="", metavar="CLASS", help="One class, site by site.")
+@WHY
 @FULL
 @pass_session
-def show(session: Session, plan_path: Path, *, class_id: str, full: bool) -> None:
+def show(session: Session, plan_path: Path, *, why: tuple[str, ...], full: bool) -> None:
     """Show a saved plan: what it would change, what it costs, why not otherwise."""
     from scheduler.plan_file import read_plan
 
     saved = read_plan(plan_path)
-    if class_id:
-        _show_class(session, saved, class_id)
+    if why:
+        _require_classes(saved.problem, why)
+        _show_classes(session, saved, why)
     else:
         _show(session, saved, None, full=full)
 
 
-def _show_class(session: Session, saved: SavedPlan, class_id: str) -> None:
+def _require_classes(problem: Problem, class_ids: tuple[str, ...]) -> None:
+    """Refuse to explain classes without demand."""
+    demanded = sorted(c.class_id for c in problem.classes if problem.rate_rps(c) > 0)
+    for one in class_ids:
+        if one not in demanded:
+            known = ", ".join(demanded[:20])
+            raise CliError(ExitCode.ERROR, f"no traffic class {one!r} with demand; try {known}")
+
+
+def _show_classes(session: Session, saved: SavedPlan, class_ids: tuple[str, ...]) -> None:
     from optimizer.explain import explain_plan
     from optimizer.explain_text import class_lines
     from sites.digest import to_plain
 
-    explained = {one.class_id: one for one in explain_plan(saved.problem, saved.plan).classes}
-    if class_id not in explained:
-        known = ", ".join(sorted(explained)[:20])
-        raise CliError(ExitCode.ERROR, f"no traffic class {class_id!r} with demand; try {known}")
-    if session.out.for_people:
-        for line in class_lines(explained[class_id]):
-            session.out.line(line)
-    else:
-        session.out.data("class_explanation", to_plain(explained[class_id]))
+    for one in explain_plan(saved.problem, saved.plan, class_ids=class_ids).classes:
+        if session.out.for_people:
+            for line in class_lines(one):
+                session.out.line(line)
+        else:
+            session.out.data("class_explanation", to_plain(one))
+
+
+def _differs(saved: SavedPlan) -> bool:
+    from optimizer.diff import diff_plans
+
+    return not diff_plans(saved.before, saved.plan, saved.problem).is_empty
 
 
 @click.command(cls=Command)

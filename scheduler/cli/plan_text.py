@@ -10,12 +10,24 @@ import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from optimizer.arcs import find_arcs
+from optimizer.compare import OPTIMAL_GAP
 from optimizer.diff import DiffLine, Mark, PlanDiff, diff_lines, diff_plans
-from optimizer.explain import Explanation, explain_plan
-from optimizer.explain_text import REJECTED_SHOWN, binding_lines, rejected_lines, shed_lines
-from optimizer.outcome import Outcome, SolveStatus
+from optimizer.explain import explain_plan, is_large
+from optimizer.explain_text import (
+    REJECTED_SHOWN,
+    binding_lines,
+    left_out_lines,
+    loss_lines,
+    rejected_lines,
+    shed_lines,
+)
+from optimizer.explanation import Explanation
+from optimizer.milp.worth import find_worth
+from optimizer.outcome import Outcome, Relaxation, SolveStatus
 from optimizer.plan import Plan
 from optimizer.problem import Problem
+from optimizer.worth import WORTH_SHOWN, Worth, worth_lines
 from scheduler.plan_file import SavedPlan
 from sites.units import WHOLE_BP
 
@@ -38,19 +50,23 @@ class PlanText:
     saved: SavedPlan
     diff: PlanDiff
     explanation: Explanation
+    worth: tuple[Worth, ...]
 
     @classmethod
     def of(cls, saved: SavedPlan, outcome: Outcome | None) -> PlanText:
         """`outcome` spares looking for the candidate arcs again where the solve just found them."""
+        compared = diff_plans(saved.before, saved.plan, saved.problem)
+        if is_large(saved.problem):
+            explanation = explain_plan(saved.problem, saved.plan)
+            return cls(saved=saved, diff=compared, explanation=explanation, worth=())
+        found = outcome if outcome and outcome.arcs else find_arcs(saved.problem)
         return cls(
             saved=saved,
-            diff=diff_plans(saved.before, saved.plan, saved.problem),
+            diff=compared,
             explanation=explain_plan(
-                saved.problem,
-                saved.plan,
-                arcs=outcome.arcs if outcome else None,
-                pruned=outcome.pruned if outcome else (),
+                saved.problem, saved.plan, arcs=found.arcs, pruned=found.pruned
             ),
+            worth=find_worth(saved.problem, found.arcs),
         )
 
     @property
@@ -68,7 +84,13 @@ class PlanText:
             yield f"Shed: {text}", "red"
         for text in rejected_lines(self.explanation, limit=None if full else REJECTED_SHOWN):
             yield text, ""
+        for text in left_out_lines(self.explanation):
+            yield text, "dim"
+        for text in loss_lines(self.explanation):
+            yield text, "red" if self.explanation.exposed else "green"
         for text in binding_lines(self.explanation):
+            yield text, ""
+        for text in worth_lines(self.worth, limit=None if full else WORTH_SHOWN):
             yield text, ""
         for line in lines[-2:]:
             yield _styled(line)
@@ -76,13 +98,14 @@ class PlanText:
     def _headline(self) -> str:
         plan, summary = self.saved.plan, self.saved.summary
         limit = self.saved.problem.plan_policy.gap_limit
+        proven = abs(plan.gap) < OPTIMAL_GAP
         words = {
-            SolveStatus.OPTIMAL: "Optimal",
+            SolveStatus.OPTIMAL: "Optimal" if proven else "Within the gap limit",
             SolveStatus.LIMIT: f"Stopped by {plan.hit_limit or 'its budget'}",
         }
         parts = [
             words.get(summary.status, summary.status.value),
-            f"gap {_percent(plan.gap)} (limit {_percent(limit)})",
+            f"gap {_percent(plan.gap)} (limit {_percent(limit)}, bound by {plan.method})",
             f"{summary.build_s + summary.solve_s:.1f} s",
             f"state serial {self.saved.binding.state_serial}",
         ]
@@ -104,18 +127,29 @@ def lawless_lines(problem: Problem, plan: Plan) -> list[str]:
     if not shed:
         return []
     whole = dataclasses.replace(problem, lost_sites=())
-    explained = explain_plan(whole, plan).classes
-    lawless = tuple(
-        one for one in explained if one.class_id in shed and one.shed and not one.shed.lawful
-    )
+    explained = explain_plan(whole, plan, class_ids=shed).classes
+    lawless = tuple(one for one in explained if one.shed and not one.shed.lawful)
     return list(shed_lines(Explanation(classes=lawless, binding=())))
 
 
 def infeasible_lines(outcome: Outcome) -> list[str]:
-    """Why there is no plan, and what to relax, by how much, at what price."""
-    lines = ["no plan meets every limit"]
-    for one in outcome.relaxations:
-        price = f" (${one.price_usd_per_h:,.2f}/h)" if one.price_usd_per_h else ""
-        figures = f"{one.limit:g} → {one.needed:g} {one.unit}".rstrip()
-        lines.append(f"  {one.code} {one.subject}: {figures}{price}; {one.remedy}")
-    return lines if outcome.relaxations else [*lines, f"  {outcome.message}"]
+    """Why there is no plan, and what to relax, by how much, at what price, the cheapest way first.
+
+    Limits of one way stand together; any one way is enough.
+    """
+    ways = outcome.ways
+    if not ways:
+        return ["no plan meets every limit", f"  {outcome.message}"]
+    several = "; any one of these is enough" if len(ways) > 1 else ""
+    lines = [f"no plan meets every limit{several}:"]
+    for number, way in enumerate(ways, start=1):
+        for at, one in enumerate(way):
+            head = f"{number}." if at == 0 else "   and"
+            lines.append(f"  {head} {_relaxation_text(one)}")
+    return lines
+
+
+def _relaxation_text(one: Relaxation) -> str:
+    price = f" (${one.price_usd_per_h:,.2f}/h)" if one.price_usd_per_h else ""
+    figures = f"{one.limit:g} → {one.needed:g} {one.unit}".rstrip()
+    return f"{one.code} {one.subject}: {figures}{price}; {one.remedy}"

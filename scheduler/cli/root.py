@@ -26,6 +26,7 @@ COMMANDS = {
     "plan": "scheduler.cli.plan:plan",
     "show": "scheduler.cli.plan:show",
     "diff": "scheduler.cli.plan:diff",
+    "points": "scheduler.cli.points:points",
     "apply": "scheduler.cli.rollout:apply",
     "rollout": "scheduler.cli.rollout:rollout",
     "get": "scheduler.cli.fleet:get",
@@ -129,7 +130,7 @@ def _mistake(session: Session, fault: Exception) -> None:
 
 rich_click.rich_click.COMMAND_GROUPS = {
     "hinterland": [
-        {"name": "Fleet files", "commands": ["validate", "schema", "explain"]},
+        {"name": "Fleet files", "commands": ["validate", "schema", "explain", "points"]},
         {"name": "Plans", "commands": ["plan", "show", "diff", "apply", "rollout"]},
         {"name": "Fleet", "commands": ["get", "describe", "site", "failover"]},
         {"name": "Evidence and access", "commands": ["audit", "token"]},

@@ -83,11 +83,12 @@ def _fault(node: Node, cls: type[BaseModel], error: ErrorDetails) -> Fault:
     if error["type"] == "missing":
         where = _path(loc[:-1])
         return node.nearest(*loc[:-1]).fault(f'field "{loc[-1]}" is missing{where}')
-    return node.nearest(*loc).fault(f"{_name(loc)}: {_reason(error, context)}")
+    return node.nearest(*loc).fault(f"{_name(loc)}: {reason(error)}")
 
 
-def _reason(error: ErrorDetails, context: dict[str, Any]) -> str:
-    kind, given = error["type"], _shown(error.get("input"))
+def reason(error: ErrorDetails) -> str:
+    """What is wrong with a value, for people."""
+    kind, given, context = error["type"], _shown(error.get("input")), error.get("ctx", {})
     if kind == "quantity":
         return str(context["text"])
     if kind == "literal_error":

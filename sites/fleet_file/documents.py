@@ -6,116 +6,48 @@ editors show. References between documents, and the facts made of them, are left
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, GetCoreSchemaHandler
-from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ValidationInfo, field_validator
 
 from sites.fleet_file import quantities as q
-from sites.units import HOURS_PER_DAY
+from sites.fleet_file.fields import (
+    Address,
+    Bandwidth,
+    BudgetByHour,
+    CachePerToken,
+    CarbonByHour,
+    CarbonPerHour,
+    CarbonPrice,
+    Countries,
+    Country,
+    Data,
+    DataPrice,
+    Duration,
+    EnergyPriceByHour,
+    Fraction,
+    HourlyPrice,
+    Hours,
+    Interruptions,
+    Memory,
+    MemoryPrice,
+    Name,
+    Number,
+    Part,
+    PositiveFraction,
+    Power,
+    PowerByHour,
+    RequestsByHour,
+    Seconds,
+    SloDuration,
+    Sourced,
+    TokenPrice,
+    TokenRate,
+    Wait,
+    about,
+)
 
 API_VERSION = "hinterland/v1"
-_PATTERN = r"^\s*[-+]?\$?\s*[0-9.]+([eE][-+]?[0-9]+)?\s*\S*\s*$"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Measure:
-    """Field type of a quantity: one value, or (`hourly`) one value or one per hour of the day."""
-
-    dimension: q.Dimension
-    hourly: bool = False
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        read = q.series(self.dimension) if self.hourly else q.one(self.dimension)
-        return core_schema.no_info_plain_validator_function(read)
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        single = {"type": "string", "pattern": _PATTERN, "examples": [self.dimension.example]}
-        if not self.hourly:
-            return single
-        day = {
-            "type": "array",
-            "items": single,
-            "minItems": HOURS_PER_DAY,
-            "maxItems": HOURS_PER_DAY,
-        }
-        return {"anyOf": [single, day]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class PartOfWhole:
-    """Field type of a part of a whole: 0 to 1 (`positive`: not 0), or a percentage."""
-
-    positive: bool = False
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(q.part(positive=self.positive))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
-        percent = {"type": "string", "pattern": r"^\s*[0-9.]+\s*%\s*$", "examples": ["80 %"]}
-        return {"anyOf": [{"type": "number", "minimum": 0, "maximum": 1}, percent]}
-
-
-Hourly = tuple[float, ...]
-PowerByHour = Annotated[Hourly, Measure(dimension=q.POWER, hourly=True)]
-BudgetByHour = Annotated[Hourly, Measure(dimension=q.POWER_BUDGET, hourly=True)]
-EnergyPriceByHour = Annotated[Hourly, Measure(dimension=q.ENERGY_PRICE, hourly=True)]
-CarbonByHour = Annotated[Hourly, Measure(dimension=q.CARBON, hourly=True)]
-RequestsByHour = Annotated[Hourly, Measure(dimension=q.REQUEST_RATE, hourly=True)]
-Power = Annotated[float, Measure(dimension=q.POWER)]
-Duration = Annotated[float, Measure(dimension=q.DURATION)]
-SloDuration = Annotated[float, Measure(dimension=q.SLO_DURATION)]
-Hours = Annotated[float, Measure(dimension=q.LONG_DURATION)]
-Seconds = Annotated[float, Measure(dimension=q.SECONDS)]
-Bandwidth = Annotated[float, Measure(dimension=q.BANDWIDTH)]
-Memory = Annotated[float, Measure(dimension=q.MEMORY)]
-CachePerToken = Annotated[float, Measure(dimension=q.CACHE)]
-Data = Annotated[float, Measure(dimension=q.DATA)]
-HourlyPrice = Annotated[float, Measure(dimension=q.HOURLY_PRICE)]
-DataPrice = Annotated[float, Measure(dimension=q.DATA_PRICE)]
-MemoryPrice = Annotated[float, Measure(dimension=q.MEMORY_PRICE)]
-TokenPrice = Annotated[float, Measure(dimension=q.TOKEN_PRICE)]
-CarbonPrice = Annotated[float, Measure(dimension=q.CARBON_PRICE)]
-TokenRate = Annotated[float, Measure(dimension=q.TOKEN_RATE)]
-Fraction = Annotated[float, PartOfWhole()]
-PositiveFraction = Annotated[float, PartOfWhole(positive=True)]
-Number = Annotated[
-    float, BeforeValidator(lambda v: float(v) if type(v) is int else v), Field(allow_inf_nan=False)
-]
-Name = Annotated[
-    str, Field(pattern=r"^[a-z0-9]([a-z0-9._/:@+-]{0,198}[a-z0-9])?$", examples=["osl-1"])
-]
-Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$", examples=["NO"])]
-Address = Annotated[str, Field(pattern=r"^[^\s/]{1,255}:[0-9]{1,5}$", examples=["10.0.0.5:8443"])]
-Countries = list[Country] | Literal["any"]
-
-
-def about(text: str, default: Any = ..., **limits: Any) -> Any:
-    """A field with its description."""
-    return Field(default, description=text, **limits)
-
-
-SOURCE = "Where the figures come from; estimates say so."
-
-
-class Part(BaseModel):
-    """Base of every mapping in a fleet file: camelCase, strict types, unknown fields refused."""
-
-    model_config = ConfigDict(
-        alias_generator=to_camel, extra="forbid", strict=True, frozen=True, allow_inf_nan=False
-    )
-
-
-class Sourced(Part):
-    """A part whose figures come from somewhere."""
-
-    source: str = about(SOURCE, "", max_length=2000)
 
 
 class Metadata(Part):
@@ -142,7 +74,9 @@ class Supply(Sourced):
     """One priced source of a site's power."""
 
     name: Name = about("Unique at the site.")
-    kind: Literal["on_site", "ppa", "grid"] = about("On-site generation, purchase agreement, grid.")
+    kind: Literal["on_site", "ppa", "grid", "peak"] = about(
+        "On-site generation, purchase agreement, grid, or grid beyond the contracted block (peak)."
+    )
     limit: PowerByHour = about("Most that can be drawn; one value or 24.")
     price: EnergyPriceByHour = about("Price of energy; one value or 24; may be negative.")
     carbon: CarbonByHour = about("Carbon intensity; one value or 24.", (0.0,))
@@ -165,6 +99,15 @@ class Pool(Sourced):
     memory: Memory = about("Memory of one accelerator.")
     price: HourlyPrice = about("Per accelerator in use: wear if owned, rent otherwise.")
     ownership: Literal["owned", "rented", "spot"] = about("On what terms it is held.", "owned")
+    interruption: Interruptions = about("How often a spot replica is taken away.", 0.0)
+
+    @field_validator("interruption")
+    @classmethod
+    def _spot_only(cls, given: float, info: ValidationInfo) -> float:
+        ownership = info.data.get("ownership", "spot")  # absent: its own fault is reported
+        if given > 0 and ownership != "spot":
+            raise q.refusal(f"a pool that is {ownership} is not interrupted; leave it out")
+        return given
 
 
 class SiteSpec(Sourced):
@@ -260,6 +203,7 @@ class SloSpec(Sourced):
     ttft: SloDuration = about("Time to first token.")
     tpot: SloDuration = about("Time per output token.")
     percentile: Number = about("Percentile.", 99.0, ge=1, le=100)
+    over_mix: bool = about("The mean TTFT over all serving sites must meet it, not each.", False)
 
 
 class TrafficClassSpec(Sourced):
@@ -277,7 +221,11 @@ class TrafficClassSpec(Sourced):
     priority: int = about("0 is shed last, 9 first.", 5, ge=0, le=9)
     protected: bool = about("Must survive the loss of one site.", False)
     quality_floor: Fraction = about("Lowest variant quality that may answer.", 0.0)
+    mean_quality_floor: Fraction = about("Lowest mean quality of what is answered.", 0.0)
     spread_sites: int = about("Fewest serving sites.", 1, ge=1, le=1000)
+    spread_zones: int = about("Fewest regions of serving sites.", 1, ge=1, le=1000)
+    deferrable: Wait = about("How long requests may wait, in whole hours.", 0.0)
+    context_tokens: Number = about("Longest request and answer; 0: as the mean.", 0.0, ge=0)
 
 
 class ResidencyPolicySpec(Sourced):
@@ -296,6 +244,7 @@ class TenantSpec(Sourced):
     legal_name: str = about("As in the contract.", "", max_length=200)
     purpose: str = about("Purpose of processing (GDPR Art. 30).", "", max_length=500)
     data_category: str = about("Category of data processed.", "", max_length=200)
+    budget: HourlyPrice | None = about("Most its served traffic may cost; none if left out.", None)
 
 
 class ReplicaBound(Sourced):
@@ -318,6 +267,11 @@ class PlanPolicySpec(Sourced):
     queueing_at_ceiling: Duration = about("Waiting added to every time to first token.", 0.0)
     move_limit_replicas: int | None = about("Most starts plus stops in one plan.", None, ge=0)
     max_shed: Fraction | None = about("Most any class may be shed; left out: priced only.", None)
+    carbon_cap: CarbonPerHour | None = about("Most emission; left out: priced only.", None)
+    exposure_part: Fraction = about(
+        "Part of the shed price that protected traffic pays if one loss would leave it unserved.",
+        0.1,
+    )
     replica_bounds: list[ReplicaBound] = about("Floors and caps.", [])
     gap_limit: Fraction = about("Relative gap the search may stop at.", 0.01)
     node_limit: int = about("Budget of the search, in nodes.", 100_000, ge=1, le=10**12)

@@ -67,6 +67,7 @@ def _pool(spec: d.Pool) -> HardwarePool:
         memory_mib_per_accelerator=spec.memory,
         price_usd_per_accelerator_h=spec.price,
         ownership=Ownership(spec.ownership),
+        interruption_per_h=spec.interruption,
         source=spec.source,
     )
 
@@ -170,7 +171,7 @@ def traffic_class(doc: d.TrafficClass, tenant_policy_id: str) -> TrafficClass:
         service_id=spec.service,
         tenant_id=spec.tenant,
         residency_policy_id=spec.residency_policy or tenant_policy_id,
-        slo=SloTarget(ttft_ms=spec.slo.ttft, tpot_ms=spec.slo.tpot, percentile=spec.slo.percentile),
+        slo=_slo(spec.slo),
         rate_rps=spec.rate,
         input_tokens=spec.input_tokens,
         output_tokens=spec.output_tokens,
@@ -178,8 +179,21 @@ def traffic_class(doc: d.TrafficClass, tenant_policy_id: str) -> TrafficClass:
         priority=spec.priority,
         protected=spec.protected,
         quality_floor=spec.quality_floor,
+        mean_quality_floor=spec.mean_quality_floor,
         spread_sites=spec.spread_sites,
+        spread_zones=spec.spread_zones,
+        deferrable_h=round(spec.deferrable),
+        context_tokens=spec.context_tokens,
         source=spec.source,
+    )
+
+
+def _slo(spec: d.SloSpec) -> SloTarget:
+    return SloTarget(
+        ttft_ms=spec.ttft,
+        tpot_ms=spec.tpot,
+        percentile=spec.percentile,
+        over_mix=spec.over_mix,
     )
 
 
@@ -209,8 +223,28 @@ def tenant(doc: d.Tenant) -> Tenant:
         legal_name=spec.legal_name,
         purpose=spec.purpose,
         data_category=spec.data_category,
+        budget_usd_per_h=spec.budget,
         source=spec.source,
     )
+
+
+POLICY_FIELDS = {
+    "utilisation_ceiling": "utilisation_ceiling",
+    "shed_price": "shed_usd_per_mtok",
+    "carbon_price": "carbon_usd_per_t",
+    "migration_price": "migration_usd_per_gib",
+    "migration_horizon": "migration_horizon_h",
+    "queueing_at_ceiling": "queueing_ms_at_ceiling",
+    "move_limit_replicas": "move_limit_replicas",
+    "max_shed": "max_shed_basis_points",
+    "carbon_cap": "carbon_cap_g_per_h",
+    "exposure_part": "exposure_part",
+    "gap_limit": "gap_limit",
+    "node_limit": "node_limit",
+    "time_limit": "time_limit_s",
+    "seed": "seed",
+}
+"""Field of a PlanPolicy document -> the plan policy's own, in the same unit but for `max_shed`."""
 
 
 def plan_policy(doc: d.PlanPolicy) -> dict[str, Any]:
@@ -218,21 +252,11 @@ def plan_policy(doc: d.PlanPolicy) -> dict[str, Any]:
     spec = doc.spec
     return {
         "policy_id": doc.metadata.name,
-        "utilisation_ceiling": spec.utilisation_ceiling,
-        "shed_usd_per_mtok": spec.shed_price,
-        "carbon_usd_per_t": spec.carbon_price,
-        "migration_usd_per_gib": spec.migration_price,
-        "migration_horizon_h": spec.migration_horizon,
-        "queueing_ms_at_ceiling": spec.queueing_at_ceiling,
-        "move_limit_replicas": spec.move_limit_replicas,
+        **{own: getattr(spec, field) for field, own in POLICY_FIELDS.items()},
         "max_shed_basis_points": None if spec.max_shed is None else round(spec.max_shed * WHOLE_BP),
         "replica_bounds": [
             {"site_id": b.site, "variant_id": b.variant, "fewest": b.fewest, "most": b.most}
             for b in spec.replica_bounds
         ],
-        "gap_limit": spec.gap_limit,
-        "node_limit": spec.node_limit,
-        "time_limit_s": spec.time_limit,
-        "seed": spec.seed,
         "source": spec.source,
     }

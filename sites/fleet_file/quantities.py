@@ -18,6 +18,8 @@ from pydantic_core import PydanticCustomError
 
 from sites.units import HOURS_PER_DAY
 
+INTERRUPTIONS_PER_H_MAX = 60.0
+
 _DEFINITIONS = """
 kilo- = 1e3 = k-
 mega- = 1e6 = M-
@@ -47,6 +49,7 @@ gCO2e = gram
 tCO2e = tonne
 token = [token] = tok
 request = [request] = req
+event = [event]
 """
 _QUANTITY = re.compile(
     r"\s*(?P<sign>[-+]?)(?P<money>[$€£]?)\s*"
@@ -58,13 +61,18 @@ _UNIT = re.compile(r"[A-Za-zµ][A-Za-z0-9µ]{0,15}(?:/[A-Za-zµ][A-Za-z0-9µ]{0,
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Dimension:
-    """What a field measures: `unit` of the fact, `example` as people write it, range of values."""
+    """What a field measures: `unit` of the fact, `example` as people write it, range of values.
+
+    `most` is in `unit`; `whole` allows no parts of it.
+    """
 
     name: str
     unit: str
     example: str
     positive: bool = False
     signed: bool = False
+    whole: bool = False
+    most: float = math.inf
 
     def check(self, number: float, text: str) -> float:
         """Refuse what no such quantity can be (ValueError with the reason)."""
@@ -74,6 +82,12 @@ class Dimension:
             raise ValueError(f"{text} is negative; a {self.name} is at least 0")
         if number == 0 and self.positive:
             raise ValueError(f"{text} is zero; a {self.name} is above 0")
+        if number > self.most:
+            raise ValueError(
+                f"{text} is too much; a {self.name} is at most {self.most:g} {self.unit}"
+            )
+        if self.whole and number != round(number):
+            raise ValueError(f"{text} is not a whole number of {self.unit}")
         return number
 
 
@@ -93,6 +107,11 @@ HOURLY_PRICE = Dimension(name="price per hour", unit="USD/h", example="$2.50/h")
 DATA_PRICE = Dimension(name="price of data", unit="USD/GB", example="$0.02/GB")
 MEMORY_PRICE = Dimension(name="price of data moved", unit="USD/GiB", example="$0.01/GiB")
 TOKEN_PRICE = Dimension(name="price of tokens", unit="USD/Mtok", example="$50/Mtok")
+CARBON_PER_HOUR = Dimension(name="emission", unit="g/h", example="120 kg/h")
+INTERRUPTIONS = Dimension(
+    name="rate of interruptions", unit="event/h", example="0.05/h", most=INTERRUPTIONS_PER_H_MAX
+)
+WAIT = Dimension(name="wait", unit="h", example="6 h", whole=True, most=HOURS_PER_DAY - 1)
 CARBON_PRICE = Dimension(name="carbon price", unit="USD/t", example="$80/t")
 TOKEN_RATE = Dimension(name="token rate", unit="tok/s", example="1200 tok/s", positive=True)
 REQUEST_RATE = Dimension(name="request rate", unit="req/s", example="12 req/s")
@@ -134,6 +153,8 @@ def parse(text: str, dimension: Dimension) -> float:
         raise ValueError(f"{shown}: currencies are not converted, give US dollars; {remedy}")
     if money:
         unit = f"USD{unit}" if not unit or unit.startswith("/") else f"USD*{unit}"
+    if unit.startswith("/") and dimension is INTERRUPTIONS:
+        unit = f"event{unit}"
     if not unit:
         raise ValueError(f"{shown} has no unit; {remedy}")
     try:
@@ -157,7 +178,8 @@ def _parse_any(value: Any, dimension: Dimension) -> float:
     raise ValueError(f'is not a quantity; write e.g. "{dimension.example}"')
 
 
-def _refuse(message: str, index: int | None = None) -> PydanticCustomError:
+def refusal(message: str, index: int | None = None) -> PydanticCustomError:
+    """What a validator of a field raises: `message` says what is wrong, `index` at which item."""
     context = {"text": message} if index is None else {"text": message, "index": index}
     return PydanticCustomError("quantity", "{text}", context)
 
@@ -169,7 +191,7 @@ def one(dimension: Dimension) -> Callable[[Any], float]:
         try:
             return _parse_any(value, dimension)
         except ValueError as error:
-            raise _refuse(str(error)) from error
+            raise refusal(str(error)) from error
 
     return read
 
@@ -180,13 +202,13 @@ def series(dimension: Dimension) -> Callable[[Any], tuple[float, ...]]:
     def read(value: Any) -> tuple[float, ...]:
         items = value if isinstance(value, list) else [value]
         if len(items) not in (1, HOURS_PER_DAY):
-            raise _refuse(f"has {len(items)} values; give one, or {HOURS_PER_DAY} (one per hour)")
+            raise refusal(f"has {len(items)} values; give one, or {HOURS_PER_DAY} (one per hour)")
         found: list[float] = []
         for index, item in enumerate(items):
             try:
                 found.append(_parse_any(item, dimension))
             except ValueError as error:
-                raise _refuse(str(error), index if isinstance(value, list) else None) from error
+                raise refusal(str(error), index if isinstance(value, list) else None) from error
         return tuple(found)
 
     return read
@@ -198,7 +220,7 @@ def part(*, positive: bool) -> Callable[[Any], float]:
     def read(value: Any) -> float:
         found = fraction(value)
         if positive and found == 0:
-            raise _refuse("must be above 0")
+            raise refusal("must be above 0")
         return found
 
     return read
@@ -209,10 +231,10 @@ def fraction(value: Any) -> float:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*([0-9]{1,3}(?:\.[0-9]{0,12})?)\s*%\s*", value)
         if match is None:
-            raise _refuse(f'"{value[:60]}" is no part of a whole; write e.g. "80 %" or 0.8')
+            raise refusal(f'"{value[:60]}" is no part of a whole; write e.g. "80 %" or 0.8')
         value = _tidy(float(match[1]) / 100)
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _refuse('is no part of a whole; write e.g. "80 %" or 0.8')
+        raise refusal('is no part of a whole; write e.g. "80 %" or 0.8')
     if not 0 <= value <= 1:  # also refuses NaN
-        raise _refuse(f"{value:g} must lie between 0 and 1 (0 % and 100 %)")
+        raise refusal(f"{value:g} must lie between 0 and 1 (0 % and 100 %)")
     return float(value)

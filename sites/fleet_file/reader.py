@@ -277,7 +277,9 @@ class _Builder:
             if event.value == "<<" and event.style is None:
                 self.faults.append(place.fault("merge key <<: write the fields out instead"))
             return
-        self._add(Node(place=place, value=event.value if event.style else _resolve(event.value)))
+        self._add(
+            Node(place=place, value=event.value if event.style else resolve_scalar(event.value))
+        )
 
     def _add(self, node: Node) -> None:
         if not self._open:
@@ -307,7 +309,7 @@ class _Builder:
         frame.node.key_places[key] = place
 
 
-def _resolve(text: str) -> Any:
+def resolve_scalar(text: str) -> Any:
     """A plain scalar after the YAML 1.2 core schema (octal and hex forms left out)."""
     if text in _SPECIAL:
         return _SPECIAL[text]

@@ -17,6 +17,7 @@ from sites.errors import RefusedError
 from sites.fleet_file import documents as d
 from sites.fleet_file.check import model_at
 from sites.fleet_file.faults import did_you_mean
+from sites.fleet_file.fields import Measure, PartOfWhole
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -92,11 +93,11 @@ def _default(field: FieldInfo) -> str:
 
 
 def _form(field: FieldInfo) -> str:
-    measure = next((m for m in field.metadata if isinstance(m, d.Measure)), None)
+    measure = next((m for m in field.metadata if isinstance(m, Measure)), None)
     if measure is not None:
         example = f'{measure.dimension.name}, e.g. "{measure.dimension.example}"'
         return f"<{example}; or 24 of them>" if measure.hourly else f"<{example}>"
-    if any(isinstance(m, d.PartOfWhole) for m in field.metadata):
+    if any(isinstance(m, PartOfWhole) for m in field.metadata):
         return '<number from 0 to 1, or e.g. "80 %">'
     return f"<{_type_name(field.annotation)}>"
 
@@ -109,7 +110,7 @@ def _type_name(annotation: Any) -> str:
         return _SIMPLE[annotation]
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is Annotated:
-        measure = next((m for m in args[1:] if isinstance(m, d.Measure)), None)
+        measure = next((m for m in args[1:] if isinstance(m, Measure)), None)
         if measure is not None:
             return f'{measure.dimension.name}, e.g. "{measure.dimension.example}"'
         return _type_name(args[0])

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from optimizer.costs import priced_plan
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
-from optimizer.policy import PlanPolicy
+from optimizer.policy import GroupBound, PlanPolicy
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reach import Reach
 from sites.assignment import ReplicaGroup
@@ -25,6 +25,7 @@ from sites.fleet import (
     Link,
     Market,
     MarketAccess,
+    Ownership,
     PowerSupply,
     Site,
     SupplyKind,
@@ -63,14 +64,17 @@ def pool(
     price: float = 1.0,
     accelerator: str = "gpu",
     memory_mib: float = 80_000.0,
+    interruption_per_h: float | None = None,
 ) -> HardwarePool:
-    """A hardware pool: price in USD per accelerator-hour."""
+    """A hardware pool: price in USD per accelerator-hour; a spot pool if it may be interrupted."""
     return HardwarePool(
         pool_id=pool_id,
         accelerator=accelerator,
         count=count,
         memory_mib_per_accelerator=memory_mib,
         price_usd_per_accelerator_h=price,
+        ownership=Ownership.OWNED if interruption_per_h is None else Ownership.SPOT,
+        interruption_per_h=interruption_per_h or 0.0,
     )
 
 
@@ -85,6 +89,7 @@ def site(
     fixed_price: float = 0.0,
     tags: Sequence[str] = (),
     cordoned: bool = False,
+    region: str = "",
 ) -> Site:
     """A site with one pool of four accelerators and one grid supply unless told otherwise."""
     return Site(
@@ -97,6 +102,7 @@ def site(
         residency_tags=tuple(tags),
         fixed_price_usd_per_h=fixed_price,
         cordoned=cordoned,
+        region=region,
     )
 
 
@@ -132,14 +138,20 @@ def market(
     )
 
 
-def variant(variant_id: str = "v", *, quality: float = 1.0, weights_mib: float = 1024.0) -> Variant:
+def variant(
+    variant_id: str = "v",
+    *,
+    quality: float = 1.0,
+    weights_mib: float = 1024.0,
+    kv_bytes_per_token: float = 0.0,
+) -> Variant:
     """A variant of model "m"."""
     return Variant(
         variant_id=variant_id,
         model_id="m",
         precision="fp16",
         weights_mib=weights_mib,
-        kv_bytes_per_token=0.0,
+        kv_bytes_per_token=kv_bytes_per_token,
         quality=quality,
     )
 
@@ -189,15 +201,21 @@ def traffic_class(
     tpot_ms: float = 50.0,
     quality_floor: float = 0.0,
     spread_sites: int = 1,
+    spread_zones: int = 1,
+    mean_quality_floor: float = 0.0,
+    over_mix: bool = False,
+    context_tokens: float = 0.0,
+    deferrable_h: int = 0,
+    tenant_id: str = "t",
 ) -> TrafficClass:
     """A class of 10 req/s of 100 output tokens, that is 1 replica of the default serving point."""
     return TrafficClass(
         class_id=class_id,
         market_id=market_id,
         service_id=service_id,
-        tenant_id="t",
+        tenant_id=tenant_id,
         residency_policy_id=policy_id,
-        slo=SloTarget(ttft_ms=ttft_ms, tpot_ms=tpot_ms),
+        slo=SloTarget(ttft_ms=ttft_ms, tpot_ms=tpot_ms, over_mix=over_mix),
         rate_rps=(rate_rps,),
         input_tokens=0.0,
         output_tokens=output_tokens,
@@ -206,6 +224,10 @@ def traffic_class(
         protected=protected,
         quality_floor=quality_floor,
         spread_sites=spread_sites,
+        spread_zones=spread_zones,
+        mean_quality_floor=mean_quality_floor,
+        context_tokens=context_tokens,
+        deferrable_h=deferrable_h,
     )
 
 
@@ -225,8 +247,12 @@ def problem(
     plan_policy: PlanPolicy = DEFAULT_POLICY,
     running: Mapping[str, int] | None = None,
     lost: Sequence[str] = (),
+    budgets: Mapping[str, float | None] | None = None,
 ) -> Problem:
-    """A whole problem; what is left out takes the defaults of this module."""
+    """A whole problem; what is left out takes the defaults of this module.
+
+    `budgets`: the tenants and what each may spend (USD/h, None: no limit).
+    """
     answered_by = {"chat": ["v"]} if services is None else services
     return Problem(
         fleet=Fleet(
@@ -242,7 +268,10 @@ def problem(
         services=tuple(
             Service(service_id=s, variant_ids=tuple(v)) for s, v in sorted(answered_by.items())
         ),
-        tenants=(Tenant(tenant_id="t", residency_policy_id="any"),),
+        tenants=tuple(
+            Tenant(tenant_id=t, residency_policy_id="any", budget_usd_per_h=budget)
+            for t, budget in sorted(({"t": None} if budgets is None else budgets).items())
+        ),
         policies=tuple(policies),
         classes=tuple(classes if classes is not None else [traffic_class()]),
         plan_policy=plan_policy,
@@ -316,7 +345,10 @@ _COUNTRIES = ("DE", "FR", "CH")
 def small_problems(
     draw: st.DrawFn, *, max_sites: int = 3, max_classes: int = 4, max_count: int = 4
 ) -> Problem:
-    """Random problems that are never infeasible: any class may be shed at a price."""
+    """Random problems that are never infeasible: any class may be shed at a price.
+
+    What losing a site would leave unserved has no price here; tests of that give it one.
+    """
     ids = "abcdef"[: draw(st.sampled_from(range(max_sites, 0, -1)))]
     sites = [
         draw(small_sites(one, most=max_count, least=0 if i else 1)) for i, one in enumerate(ids)
@@ -357,6 +389,7 @@ def small_problems(
             utilisation_ceiling=draw(st.sampled_from([0.8, 1.0])),
             migration_usd_per_gib=draw(st.sampled_from([0.0, 3.0])),
             carbon_usd_per_t=50.0,
+            exposure_part=0.0,
             gap_limit=0.0,
         ),
     )
@@ -394,4 +427,105 @@ def small_classes(draw: st.DrawFn, class_id: str, *, most_spread: int) -> Traffi
         ttft_ms=draw(st.sampled_from([70.0, 500.0])),
         quality_floor=draw(st.sampled_from([0.0, 0.9])),
         spread_sites=min(most_spread, draw(st.sampled_from([1, 1, 1, 1, 1, 2]))),
+    )
+
+
+@st.composite
+def rich_problems(
+    draw: st.DrawFn,
+    *,
+    max_sites: int = 3,
+    max_classes: int = 4,
+    max_count: int = 4,
+    limits: bool = False,
+) -> Problem:
+    """`small_problems` with every later row family and term switched on some of the time.
+
+    Spot pools, KV cache that does not fit, long contexts, mixes, zones, budgets, a carbon cap.
+    Never infeasible, unless `limits` adds replica bounds, a move limit and a shedding cap.
+    """
+    base = draw(small_problems(max_sites=max_sites, max_classes=max_classes, max_count=max_count))
+    policy = replace(
+        base.plan_policy,
+        carbon_cap_g_per_h=draw(st.sampled_from([None, None, 30.0, 90.0])),
+    )
+    if limits:
+        policy = draw(_limited(policy))
+    kv_bytes = draw(st.sampled_from([0.0, 5e6, 4e7]))
+    catalog = replace(
+        base.catalog,
+        variants=tuple(replace(v, kv_bytes_per_token=kv_bytes) for v in base.catalog.variants),
+        serving_points=tuple(
+            replace(p, start_ms=p.start_ms or 300_000.0) for p in base.catalog.serving_points
+        ),
+    )
+    budget = draw(st.sampled_from([None, 0.0, 3.0, 12.0]))
+    return replace(
+        base,
+        fleet=replace(base.fleet, sites=tuple(draw(_rich_site(s)) for s in base.fleet.sites)),
+        catalog=catalog,
+        classes=tuple(draw(_rich_class(c)) for c in base.classes),
+        tenants=(
+            Tenant(tenant_id="t", residency_policy_id="any"),
+            Tenant(tenant_id="u", residency_policy_id="any", budget_usd_per_h=budget),
+        ),
+        plan_policy=policy,
+    )
+
+
+@st.composite
+def _limited(draw: st.DrawFn, policy: PlanPolicy) -> PlanPolicy:
+    bounds = [
+        GroupBound(site_id="a", variant_id="v", fewest=draw(st.integers(0, 1)), most=2),
+        GroupBound(site_id="b", variant_id="w", most=draw(st.integers(0, 2))),
+    ]
+    return replace(
+        policy,
+        replica_bounds=tuple(bounds[: draw(st.integers(0, 2))]),
+        move_limit_replicas=draw(st.sampled_from([None, 2, 5])),
+        max_shed_basis_points=draw(st.sampled_from([None, 5_000])),
+    )
+
+
+@st.composite
+def _rich_site(draw: st.DrawFn, one: Site) -> Site:
+    """Some pools are spot ones, some short of memory; supplies differ in carbon; two regions."""
+    spot = draw(st.sampled_from([None, None, 0.05, 2.0]))
+    memory_mib = draw(st.sampled_from([80_000.0, 10_500.0]))
+    grid_g, sun_g = draw(st.sampled_from([(300.0, 0.0), (50.0, 600.0), (0.0, 0.0)]))
+    return replace(
+        one,
+        region=draw(st.sampled_from(["", "north", "south"])),
+        pools=tuple(
+            replace(
+                p,
+                memory_mib_per_accelerator=memory_mib,
+                ownership=Ownership.OWNED if spot is None else Ownership.SPOT,
+                interruption_per_h=spot or 0.0,
+            )
+            for p in one.pools
+        ),
+        supplies=tuple(
+            replace(k, carbon_g_per_kwh=(grid_g if k.supply_id == "grid" else sun_g,))
+            for k in one.supplies
+        ),
+    )
+
+
+@st.composite
+def _rich_class(draw: st.DrawFn, one: TrafficClass) -> TrafficClass:
+    """Some classes have an SLO over the mix, a mean quality, zones, long requests, a budget."""
+    mixed = draw(st.booleans())
+    return replace(
+        one,
+        tenant_id=draw(st.sampled_from(["t", "u"])),
+        input_tokens=draw(st.sampled_from([0.0, 400.0])),
+        slo=replace(one.slo, over_mix=True, ttft_ms=draw(st.sampled_from([66.0, 75.0, 90.0])))
+        if mixed
+        else one.slo,
+        mean_quality_floor=draw(st.sampled_from([0.0, 0.0, 0.7, 0.8])),
+        quality_floor=0.0 if mixed else one.quality_floor,
+        spread_zones=draw(st.sampled_from([1, 1, 1, 2])),
+        context_tokens=draw(st.sampled_from([0.0, 4_000.0, 5_000.0])) if mixed else 0.0,
+        deferrable_h=draw(st.sampled_from([0, 0, 2])),
     )

@@ -12,14 +12,16 @@ from math import inf
 import highspy
 
 from optimizer.costs import (
+    budget_request_usd,
     network_usd_per_request,
     replica_price_usd_per_h,
+    risk_price_usd_per_h,
     shed_price_usd_per_h,
     start_price_usd_per_h,
-    supply_price_usd_per_w_h,
 )
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.supplies import supply_price_usd_per_w_h
 from sites.assignment import ReplicaGroup
 
 Counts = dict[ReplicaGroup, int]
@@ -92,6 +94,7 @@ def _replica_price(reach: Reach, counts: Counts, running: Counts) -> float:
     total = 0.0
     for group, n in counts.items():
         total += n * replica_price_usd_per_h(reach, group)
+        total += n * risk_price_usd_per_h(reach, group)
         total += max(0, n - running.get(group, 0)) * start_price_usd_per_h(reach, group)
     for site in reach.problem.fleet.sites:
         if any(n for g, n in counts.items() if g.site_id == site.site_id):
@@ -111,11 +114,16 @@ def _flow_price(reach: Reach, counts: Counts) -> float:
     for group, n in counts.items():
         work = _work(reach, flow, group)
         if work is not None:
-            lp.addConstr(work <= n * ceiling)
+            lp.addConstr(work <= n * ceiling * _there(reach, group))
+    emitted = []
     for site in reach.problem.fleet.sites:
-        _power(reach, counts, flow, lp, site)
+        emitted += _power(reach, counts, flow, lp, site)
+    if reach.problem.plan_policy.carbon_cap_g_per_h is not None:
+        lp.addConstr(_added(emitted) <= reach.problem.plan_policy.carbon_cap_g_per_h)
     _links(reach, flow, lp)
     _spread(reach, flow, shed, lp)
+    _means(reach, flow, lp)
+    _budgets(reach, flow, lp)
     lp.run()
     if lp.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         return inf
@@ -146,7 +154,19 @@ def _work(reach: Reach, flow, group: ReplicaGroup):
     return sum(terms[1:], start=terms[0]) if terms else None
 
 
-def _power(reach: Reach, counts: Counts, flow, lp: highspy.Highs, site) -> None:
+def _there(reach: Reach, group: ReplicaGroup) -> float:
+    """Part of the time a replica of the group is there."""
+    pool = reach.pool(group)
+    assert pool is not None
+    return 1 - pool.interruption_per_h * _point(reach, group).start_ms / 3_600_000
+
+
+def _added(terms):
+    return sum(terms[1:], start=terms[0])
+
+
+def _power(reach: Reach, counts: Counts, flow, lp: highspy.Highs, site) -> list:
+    """Supplies cover the draw; answers what each emits (g/h)."""
     here = {g: n for g, n in counts.items() if g.site_id == site.site_id}
     taken = [
         lp.addVariable(
@@ -164,6 +184,7 @@ def _power(reach: Reach, counts: Counts, flow, lp: highspy.Highs, site) -> None:
         if work is not None:
             balance = balance - (point.full_w - point.idle_w) * site.pue * work
     lp.addConstr(balance == idle)
+    return [k.carbon_g_per_kwh[0] / 1000 * e for k, e in zip(site.supplies, taken, strict=True)]
 
 
 def _links(reach: Reach, flow, lp: highspy.Highs) -> None:
@@ -180,8 +201,37 @@ def _links(reach: Reach, flow, lp: highspy.Highs) -> None:
 
 def _spread(reach: Reach, flow, shed, lp: highspy.Highs) -> None:
     for class_id in shed:
-        wanted = reach.classes[class_id].spread_sites
+        one = reach.classes[class_id]
         mine = [(g, v) for (c, g), v in flow.items() if c == class_id]
-        for site_id in sorted({g.site_id for g, _ in mine}) if wanted > 1 else ():
-            parts = [wanted * v for g, v in mine if g.site_id == site_id]
-            lp.addConstr(sum(parts, start=1.0 * shed[class_id]) <= 1)
+        home = {g: reach.problem.fleet.site(g.site_id) for g, _ in mine}
+        for wanted, place in (
+            (one.spread_sites, {g: s.site_id for g, s in home.items()}),
+            (one.spread_zones, {g: s.region or s.site_id for g, s in home.items()}),
+        ):
+            for where in sorted(set(place.values())) if wanted > 1 else ():
+                parts = [wanted * v for g, v in mine if place[g] == where]
+                lp.addConstr(sum(parts, start=1.0 * shed[class_id]) <= 1)
+
+
+def _means(reach: Reach, flow, lp: highspy.Highs) -> None:
+    """Mean TTFT and mean quality of what is served of a class."""
+    for class_id, one in sorted(reach.classes.items()):
+        mine = [(g, v) for (c, g), v in flow.items() if c == class_id]
+        if mine and one.slo.over_mix:
+            lp.addConstr(
+                _added([(reach.ttft_ms(one, g) - one.slo.ttft_ms) * v for g, v in mine]) <= 0
+            )
+        if mine and one.mean_quality_floor > 0:
+            quality = {g: reach.problem.catalog.variant(g.variant_id).quality for g, _ in mine}
+            lp.addConstr(_added([(one.mean_quality_floor - quality[g]) * v for g, v in mine]) <= 0)
+
+
+def _budgets(reach: Reach, flow, lp: highspy.Highs) -> None:
+    for tenant in reach.problem.tenants:
+        spent = [
+            budget_request_usd(reach, c, group=g) * reach.rates[c] * 3600 * v
+            for (c, g), v in flow.items()
+            if reach.classes[c].tenant_id == tenant.tenant_id
+        ]
+        if spent and tenant.budget_usd_per_h is not None:
+            lp.addConstr(_added(spent) <= tenant.budget_usd_per_h)

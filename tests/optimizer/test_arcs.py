@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 
-from optimizer.arcs import find_arcs, group_options
+from optimizer.arcs import find_arcs, group_options, standby_arcs
+from optimizer.milp.inputs import take_inputs
 from optimizer.plan import PrunedArc, PruneReason
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -210,3 +211,26 @@ def test_an_arc_carries_its_work_and_its_transfer() -> None:
     assert arc.replica_seconds == pytest.approx(0.3)
     assert arc.network_usd_per_request == pytest.approx(0.001)
     assert arc.path == ("a", "b")
+
+
+def test_standby_arcs_are_those_from_where_protected_classes_enter_next() -> None:
+    """Entering at a, only a is near enough; once a is lost they enter at c, and only c is."""
+    problem = b.problem(
+        sites=[b.site("a"), b.site("b"), b.site("c")],
+        links=[b.link("a", "b", rtt_ms=300.0), b.link("b", "c", rtt_ms=300.0)],
+        markets=[b.market(accesses={"a": 1.0, "b": 2.0, "c": 1.5})],
+        classes=[
+            b.traffic_class("c1", protected=True, ttft_ms=70.0),
+            b.traffic_class("c2", ttft_ms=70.0),
+        ],
+    )
+    cheap = replace(problem, plan_policy=replace(problem.plan_policy, exposure_part=0.0))
+
+    assert {(a.class_id, a.group.site_id) for a in find_arcs(problem).arcs} == {
+        ("c1", "a"),
+        ("c2", "a"),
+    }
+    assert [(a.class_id, a.group.site_id) for a in standby_arcs(problem)] == [("c1", "c")]
+    assert standby_arcs(cheap) == ()
+    inputs = take_inputs(problem, find_arcs(problem).arcs)
+    assert [(g, f.most) for g, f in inputs.groups.items()] == [("a/p/v/x1", 2), ("c/p/v/x1", 1)]

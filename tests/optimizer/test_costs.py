@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 
 from optimizer.arcs import find_arcs
-from optimizer.costs import cost_of, supply_stack, trivial_bound_usd_per_h
+from optimizer.costs import cost_of, trivial_bound_usd_per_h
 from optimizer.greedy import greedy_plan
 from optimizer.policy import PlanPolicy
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.supplies import supply_stack
 from sites.fleet import SupplyKind
 from tests.optimizer import builders as b
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from hypothesis import given, settings
 
 from optimizer.arcs import find_arcs
-from optimizer.explain import ClassExplanation, explain_plan
+from optimizer.explain import explain_plan
 from optimizer.explain_text import binding_lines, class_lines, rejected_lines, shed_lines
+from optimizer.explanation import ClassExplanation
 from optimizer.greedy import greedy_plan
 from optimizer.plan import Plan, PruneReason, RejectReason
 from optimizer.policy import GroupBound

@@ -32,6 +32,41 @@ def test_the_formulation_finds_what_brute_force_finds(problem: Problem) -> None:
     )
 
 
+@settings(max_examples=80, deadline=None)
+@given(b.rich_problems(max_sites=2, max_classes=3, max_count=2))
+def test_with_every_family_on_the_formulation_finds_what_brute_force_finds(
+    problem: Problem,
+) -> None:
+    assert optimum_usd_per_h(problem) == pytest.approx(
+        cheapest_usd_per_h(problem), rel=1e-6, abs=1e-6
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(b.rich_problems(max_sites=3, max_classes=4))
+def test_with_every_family_on_a_solved_plan_is_clean_and_costs_what_the_solver_said(
+    problem: Problem,
+) -> None:
+    outcome = solve(problem)
+    assert outcome.status is SolveStatus.OPTIMAL, outcome.message
+    assert outcome.plan is not None
+    assert check_plan(problem, outcome.plan) == ()
+    assert outcome.plan.cost.total_usd_per_h == pytest.approx(
+        optimum_usd_per_h(problem), rel=ROUNDING, abs=1e-6
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(b.rich_problems(max_sites=3, max_classes=4))
+def test_with_every_family_on_the_greedy_plan_is_clean_and_no_cheaper(problem: Problem) -> None:
+    arcs = find_arcs(problem).arcs
+    plan = greedy_plan(problem, arcs)
+    assert check_plan(problem, plan) == ()
+    optimum = optimum_usd_per_h(problem)
+    assert lone_bound_usd_per_h(problem, arcs) <= optimum + 1e-6
+    assert optimum <= plan.cost.total_usd_per_h * (1 + ROUNDING) + 1e-6
+
+
 @settings(max_examples=60, deadline=None)
 @given(b.small_problems(max_sites=3, max_classes=5))
 def test_a_solved_plan_is_clean_optimal_and_costs_what_the_solver_said(problem: Problem) -> None:

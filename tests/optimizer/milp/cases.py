@@ -10,7 +10,9 @@ from tests.optimizer import builders as b
 
 
 def tiny_fleet() -> Problem:
-    """Two sites, one link, two variants, two classes: every row family has at least one row."""
+    """Two sites in two zones, one of them with a spot pool, two variants, two classes: every row
+    family of one period has at least one row.
+    """
     policy = replace(
         b.DEFAULT_POLICY,
         utilisation_ceiling=0.8,
@@ -18,23 +20,53 @@ def tiny_fleet() -> Problem:
         migration_usd_per_gib=2.0,
         move_limit_replicas=6,
         max_shed_basis_points=2_500,
+        carbon_cap_g_per_h=400.0,
         replica_bounds=(GroupBound(site_id="a", variant_id="v", fewest=1, most=3),),
     )
     sun = b.supply("sun", limit_w=500.0, price=0.02)
     return b.problem(
         sites=[
-            b.site("a", pue=1.2, budget_w=2_000.0, supplies=[sun, b.supply(carbon_g=300.0)]),
-            b.site("b", country="FR", budget_w=1_500.0, fixed_price=3.0),
+            b.site(
+                "a",
+                pue=1.2,
+                budget_w=2_000.0,
+                supplies=[sun, b.supply(carbon_g=300.0)],
+                region="north",
+            ),
+            b.site(
+                "b",
+                country="FR",
+                budget_w=1_500.0,
+                fixed_price=3.0,
+                pools=[b.pool(interruption_per_h=0.1)],
+                supplies=[b.supply(carbon_g=500.0)],
+                region="south",
+            ),
         ],
         links=[b.link("a", "b", price=0.05, bandwidth_bps=1e6)],
         markets=[b.market(accesses={"a": 5.0, "b": 20.0})],
         variants=[b.variant("v"), b.variant("w", quality=0.5)],
-        points=[b.point("v"), b.point("w", decode_tok_s=2_000.0, full_w=250.0)],
+        points=[
+            b.point("v", start_ms=900_000.0),
+            b.point("w", decode_tok_s=2_000.0, full_w=250.0),
+        ],
         services={"chat": ["v"], "fast": ["v", "w"]},
         classes=[
             b.traffic_class("c1", bytes_per_request=2_000.0),
-            b.traffic_class("c2", service_id="fast", rate_rps=4.0, spread_sites=2, priority=2),
+            b.traffic_class(
+                "c2",
+                service_id="fast",
+                rate_rps=4.0,
+                spread_sites=2,
+                spread_zones=2,
+                priority=2,
+                ttft_ms=60.0,
+                over_mix=True,
+                mean_quality_floor=0.7,
+                tenant_id="u",
+            ),
         ],
+        budgets={"t": None, "u": 5.0},
         plan_policy=policy,
         running={"a/p/v/x1": 2},
     )

@@ -17,7 +17,7 @@ TINY = Path(__file__).with_name("tiny.yaml")
 _OSLO_GRID = "\n      - {name: grid, kind: grid, limit: 10 kW, price: $0.04/kWh}\n"
 
 GOLDEN = """\
-Optimal, gap 0% (limit 1%), T s, state serial 0
+Optimal, gap 0% (limit 1%, bound by milp), T s, state serial 0
   +   place  small-fp8  osl-1  1×l4  $0.19/Mtok  p99 116 ms
   +   place  small-fp8  rix-1  1×l4  $0.35/Mtok  p99 104 ms
   +   route  chat/clinic  rix-1 100%  p99 104/500 ms

@@ -103,8 +103,8 @@ def document(kind: str, name: str, spec: str) -> str:
         (
             "kind: grid",
             "kind: gird",
-            'f.yaml:10:28: error: spec.power.supplies[0].kind: "gird" must be "on_site", "ppa" or '
-            '"grid"',
+            'f.yaml:10:28: error: spec.power.supplies[0].kind: "gird" must be "on_site", "ppa", '
+            '"grid" or "peak"',
         ),
         (
             "country: NO",

@@ -1,10 +1,10 @@
-"""Fleets for benchmarks, written as ordinary fleet files from the demo's."""
+"""Small fleets for end-to-end benchmarks, written as ordinary fleet files from the demo's."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-DEMO = Path(__file__).resolve().parents[1] / "deploy" / "examples" / "demo"
+DEMO = Path(__file__).resolve().parents[2] / "deploy" / "examples" / "demo"
 
 # A serving point fast enough that the gateway, not the model, is what a benchmark sees.
 _FAST = {

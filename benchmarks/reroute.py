@@ -1,0 +1,178 @@
+"""The reroute table at tiers S to XL: how fast it answers the loss of each site, and at what cost.
+
+Latency limits: 5 ms where nothing changed since the table was filled, 20 ms where the answer is
+repaired against what is observed (p99). The peer of the cost is the flow programme solved anew with
+every replica fixed; its shares are not whole basis points and it knows no protected classes.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from collections import Counter
+from typing import Any
+
+import highspy
+import numpy as np
+
+from benchmarks.child import in_child
+from benchmarks.fleets.tables import data_folder
+from benchmarks.fleets.tiers import TIERS, tier
+from benchmarks.report import head, line, ratio
+from optimizer.milp.arrays import compile_arrays, hand_over
+from optimizer.plan import Plan
+from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute import detour_plan, rerouted_problem
+from optimizer.reroute_table import RerouteTable
+from optimizer.solve import solve
+from optimizer.sweep import Sweep
+from optimizer.tables import Tables
+from optimizer.tabulate import tabulate
+from optimizer.verify import check_plan
+from sites.clock import SystemClock
+from sites.units import WHOLE_BP
+
+UNCHANGED_LIMIT_MS, REPAIRED_LIMIT_MS, DEARER_LIMIT = 5.0, 20.0, 0.01
+CHECKED_SITES = 10
+"""Busiest sites whose detour is put into a whole plan, checked and priced."""
+FEWER_PART = 0.02
+"""Groups of which one replica fewer is seen than planned, in the repaired answers."""
+GRACE = 10.0
+
+
+def run() -> None:
+    """Print latency, cost and breaches of every tier."""
+    for name, size in TIERS.items():
+        head(f"Reroute tier {name}")
+        found = in_child(
+            "benchmarks.reroute:measure", timeout_s=GRACE * size.time_limit_s + 300, name=name
+        )
+        if isinstance(found, str):
+            line("table", found)
+            continue
+        if found["message"]:
+            line("table", found["message"])
+            continue
+        _show(found)
+
+
+def _show(found: dict[str, Any]) -> None:
+    line("losses worked out", f"{found['losses']} in {found['fill_s']:.1f} CPU s")
+    line("CPU ms per loss", f"{1_000 * found['fill_s'] / max(found['losses'], 1):.1f}")
+    for kind, limit_ms in (("unchanged", UNCHANGED_LIMIT_MS), ("repaired", REPAIRED_LIMIT_MS)):
+        p50, p99 = found[kind]
+        line(f"{kind}: p50, p99", f"{p50:.3f} ms, {p99:.3f} ms")
+        ratio(f"{kind}: p99", p99 / limit_ms, of=f"{limit_ms:g} ms limit")
+    line("breaches in checked plans", f"{found['breaches']} (limit 0)")
+    dearer = found["dearer"]
+    line(
+        "dearer than the re-solved flow",
+        f"{statistics.median(dearer):.3%}, at most {max(dearer):.3%}",
+    )
+    ratio("dearer", max(dearer) / DEARER_LIMIT, of="1 % limit")
+    line("most of what moves at one site", f"{found['crowd']:.0%} (median over losses)")
+
+
+def measure(*, name: str) -> dict[str, Any]:
+    """Plan the tier, fill the table, time and judge its answers (in a child process)."""
+    problem = tier(name, data=data_folder())
+    plan = solve(problem, clock=SystemClock()).plan
+    if plan is None:
+        return {"message": "no plan to reroute"}
+    started = time.process_time()
+    table = RerouteTable(problem, plan)
+    table.fill()
+    fill_s = time.process_time() - started
+    held = Counter[str]()
+    for group in plan.groups:
+        held[group.group.site_id] += group.replicas
+    sites = sorted(held, key=lambda s: (-held[s], s))
+    seen = _fewer(problem, plan)
+    judged = [_judge(problem, plan, table, site_id=s) for s in sites[:CHECKED_SITES]]
+    return {
+        "message": "",
+        "losses": len(sites),
+        "fill_s": fill_s,
+        "unchanged": _latency_ms(table, sites, running=None),
+        "repaired": _latency_ms(table, sites, running=seen),
+        "breaches": sum(breaches for breaches, _ in judged),
+        "dearer": [dearer for _, dearer in judged],
+        "crowd": statistics.median([_crowd(plan, table, site_id=s) for s in sites]),
+    }
+
+
+def _fewer(problem: Problem, plan: Plan) -> tuple[RunningGroup, ...]:
+    chance = random.Random(problem.plan_policy.seed)
+    return tuple(
+        RunningGroup(group=g.group, replicas=g.replicas - (chance.random() < FEWER_PART))
+        for g in plan.groups
+    )
+
+
+def _latency_ms(
+    table: RerouteTable, sites: list[str], *, running: tuple[RunningGroup, ...] | None
+) -> tuple[float, float]:
+    """p50 and p99 over all losses (wall ms)."""
+    taken = []
+    for site_id in sites:
+        started = time.perf_counter()
+        table.answer(site_id, running=running)
+        taken.append(1_000 * (time.perf_counter() - started))
+    return float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
+
+
+def _judge(problem: Problem, plan: Plan, table: RerouteTable, *, site_id: str) -> tuple[int, float]:
+    """Violations of the rerouted plan, and how much dearer it is than the flow solved anew."""
+    detoured = detour_plan(problem, plan, table.detour(site_id))
+    answered = rerouted_problem(problem, plan, lost_sites=(site_id,))
+    breaches = len(check_plan(answered, detoured))
+    least = _flow_usd_per_h(answered)
+    return breaches, (detoured.cost.total_usd_per_h - least) / least
+
+
+def _flow_usd_per_h(answered: Problem) -> float:
+    """The least cost with exactly the replicas that run: every arc to a running group, no share
+    whole.
+    """
+    tables = tabulate(answered)
+    arcs = Sweep(tables).table()
+    matrix = compile_arrays(tables, arcs.only(tables.groups.running[arcs.group] > 0))
+    period = matrix.horizon[0]
+    columns = period.column("n", np.arange(len(period.placeable.group)))
+    running = _running(tables, period.placeable.group)
+    matrix.lower[columns] = matrix.upper[columns] = running
+    matrix.whole[:] = False
+    highs = highspy.Highs()
+    highs.setOptionValue("output_flag", False)
+    hand_over(highs, matrix)
+    highs.run()
+    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        raise RuntimeError(f"the flow programme ended {highs.getModelStatus()}")
+    return float(highs.getInfo().objective_function_value)
+
+
+def _running(tables: Tables, groups: np.ndarray) -> np.ndarray:
+    return np.asarray(tables.groups.running[groups], dtype=float)
+
+
+def _crowd(plan: Plan, table: RerouteTable, *, site_id: str) -> float:
+    """The largest part of all traffic that moves which one site takes (basis points of classes,
+    weighted by their output tokens).
+    """
+    before: dict[str, Counter[str]] = {}
+    for share in plan.shares:
+        before.setdefault(share.class_id, Counter())[share.site_id] += share.basis_points
+    site_of = {g.group.group_id: g.group.site_id for g in plan.groups}
+    taken: dict[str, float] = {}
+    classes = table.reach.classes
+    for class_id, parts in table.detour(site_id).shares.items():
+        tokens = table.reach.rates[class_id] * classes[class_id].output_tokens / WHOLE_BP
+        after: Counter[str] = Counter()
+        for group_id, basis_points in parts.items():
+            after[site_of[group_id]] += basis_points
+        for site, basis_points in after.items():
+            more = basis_points - before.get(class_id, Counter())[site]
+            taken[site] = taken.get(site, 0.0) + max(0, more) * tokens
+    total = sum(taken.values())
+    return max(taken.values()) / total if total else 0.0

@@ -1,0 +1,391 @@
+"""The hours of a horizon as one formulation: index sets of every hour, the search, plans of each.
+
+Decides what deferral can make of a class's rate, how many replicas an hour may need, how tiny
+deferrals are tidied and how limits over the day fall to its hours. The rows are `constraints`'s,
+which hours a horizon has is `solve_day`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import fsum, inf
+from typing import Any
+
+import pyomo.environ as pyo
+
+from optimizer.costs import charged_price_usd_per_h, relative_gap, trivial_bound_usd_per_h
+from optimizer.milp.constraints import add_rows
+from optimizer.milp.constraints_mix import G_PER_KG
+from optimizer.milp.constraints_survive import SurvivalCut, survive_one
+from optimizer.milp.extract import extract_plan
+from optimizer.milp.formulate import formulate
+from optimizer.milp.highs import Budget, Point, PointStatus, compile_model, run
+from optimizer.milp.inputs import ArcKey, Inputs, take_inputs
+from optimizer.milp.model import (
+    Elasticity,
+    Formulation,
+    Pending,
+    PeriodInputs,
+    RowKey,
+    loading_part,
+    start_horizon,
+)
+from optimizer.milp.objective import add_cost
+from optimizer.milp.survive import Losses
+from optimizer.milp.survive_root import root_cuts
+from optimizer.plan import CandidateArc
+from optimizer.problem import Problem, RunningGroup
+from optimizer.reach import Reach
+from optimizer.schedule import PERIOD_H, PeriodPlan, left_running, with_hour_limits
+from optimizer.supplies import carbon_g_per_w_h
+from optimizer.survive import is_asked
+from optimizer.verify_limits import is_above
+from sites.traffic import Demand
+from sites.units import S_PER_H, W_PER_KW
+
+DeferKey = tuple[str, int, int]
+"""(class id, from hour, to hour), hours counted from the first of the horizon; from below 0 where
+it was deferred before.
+"""
+
+_DUST = 1e-6
+"""Deferrals below this part of a class's rate are the solver's tolerance, not a decision."""
+
+_NOISE = 1e-12
+
+_MOST_ROUNDS = 6
+"""Rounds of cuts for lost sites."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hour:
+    """One hour of a horizon: its problem with the rates born in it.
+
+    `problem.running` counts in the first hour only. `slack` as in `Elasticity`.
+    """
+
+    problem: Problem
+    slack: Mapping[RowKey, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Horizon:
+    """Consecutive hours to be planned together. `left` hours of the schedule are still to come,
+    the first of these included: what they leave of a limit over the day is kept for all of them.
+    The first `planned` hours get whole replicas and plans, those behind are only looked at, their
+    replicas in parts. `pending` was deferred before.
+    """
+
+    hours: tuple[Hour, ...]
+    arcs: tuple[CandidateArc, ...]
+    left: int
+    planned: int
+    method: str
+    pending: Pending = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HoursAnswer:
+    """What a search of a horizon came to: its plans and deferrals, no plans where there is none.
+
+    Amounts that leave or reach hours only looked at are what the search would do there.
+
+    `proven`: within the gap asked for. `bound_usd` holds for any plans of these hours.
+    """
+
+    status: PointStatus
+    periods: tuple[PeriodPlan, ...] = ()
+    amounts: Mapping[DeferKey, float] = field(default_factory=dict)
+    bound_usd: float = -inf
+    nodes: int = 0
+    hit_limit: str = ""
+    proven: bool = False
+
+    @property
+    def cost_usd(self) -> float:
+        """What the hours cost together (USD)."""
+        return fsum(one.plan.cost.total_usd_per_h * PERIOD_H for one in self.periods)
+
+
+def formulate_hours(asked: Horizon) -> tuple[Formulation, ...]:
+    """Variables, rows and cost of consecutive hours. Needs at least one."""
+    horizon = start_horizon(_period_inputs(asked), pending=asked.pending)
+    add_rows(horizon[0])
+    add_cost(horizon[0])
+    for f in horizon[asked.planned :]:
+        for replicas in f.model.n.values():
+            replicas.domain = pyo.NonNegativeReals
+        for opened in f.model.open.values():
+            opened.domain = pyo.UnitInterval
+    return horizon
+
+
+def search_hours(
+    asked: Horizon, budget: Budget, *, start: Sequence[Mapping[str, int]] | None = None
+) -> HoursAnswer:
+    """Solve, ask what each loss of a site would cost each hour, cut, solve again: `optimizer.solve`
+    for a horizon. `start` is a first guess, replicas by group id, hour by hour.
+    """
+    cuts = _first_cuts(asked)
+    best = HoursAnswer(status=PointStatus.NONE)
+    sees_all = asked.planned == len(asked.hours)
+    for _ in range(_MOST_ROUNDS):
+        horizon = formulate_hours(asked)
+        for f, known in zip(horizon, cuts, strict=False):
+            if known:
+                survive_one(f, known)
+        point = run(compile_model(horizon[0]), budget, start=start)
+        best = replace(
+            best,
+            nodes=best.nodes + point.nodes,
+            bound_usd=max(best.bound_usd, point.bound),
+            hit_limit=point.hit_limit or best.hit_limit,
+        )
+        if point.status in (PointStatus.INFEASIBLE, PointStatus.NONE):
+            return best if best.periods else replace(best, status=point.status)
+        found, new = _planned(asked, horizon, point)
+        if not (best.periods and sees_all) or found.cost_usd < best.cost_usd:
+            best = replace(best, periods=found.periods, amounts=found.amounts)
+        close = sees_all and relative_gap(best.cost_usd, best.bound_usd) <= budget.gap
+        proven = point.status is PointStatus.PROVEN and not any(new)
+        best = replace(best, status=point.status, proven=proven or close)
+        if best.proven or not any(new) or point.hit_limit == "time_limit_s":
+            return best
+        cuts = [known + more for known, more in zip(cuts, new, strict=True)]
+        start = [replicas_of(one) for one in best.periods]
+    return replace(best, hit_limit=best.hit_limit or "survival_rounds")
+
+
+def replicas_of(one: PeriodPlan) -> dict[str, int]:
+    """Replicas of an hour's plan by group id."""
+    return {g.group.group_id: g.replicas for g in one.plan.groups}
+
+
+def _period_inputs(asked: Horizon) -> tuple[PeriodInputs, ...]:
+    hours, arcs = asked.hours, asked.arcs
+    born = [{c.class_id: h.problem.rate_rps(c) for c in h.problem.classes} for h in hours]
+    most = [_most_rates(asked, born, at) for at in range(len(hours))]
+    envelope = {class_id: max(rates[class_id] for rates in most) for class_id in most[0]}
+    # the same groups in every hour, each wide enough for the busiest: what idles through an hour
+    # or loads ahead of one may be worth its price
+    steady = take_inputs(_asking(hours[0].problem, envelope), arcs)
+    parts = [loading_part(facts) for facts in steady.groups.values()]
+    ahead = max((1.0 / (1.0 - part) for part in parts if part < 1), default=1.0)
+    wide = {class_id: rate * ahead for class_id, rate in envelope.items()}
+    return tuple(
+        PeriodInputs(
+            inputs=_narrowed(
+                take_inputs(_asking(hour.problem, wide), arcs),
+                problem=_asking(hour.problem, most[at]),
+                rates=most[at],
+            ),
+            born=born[at],
+            elasticity=Elasticity(slack=hour.slack),
+        )
+        for at, hour in enumerate(hours)
+    )
+
+
+def _most_rates(asked: Horizon, born: Sequence[Mapping[str, float]], at: int) -> dict[str, float]:
+    """The most that deferral can make of each class's rate in one hour (requests/s)."""
+    rates = {}
+    for one in asked.hours[at].problem.classes:
+        since = max(0, at - one.deferrable_h)
+        parts = [born[u][one.class_id] for u in range(since, at + 1)]
+        old = asked.pending.get(one.class_id, {})
+        parts += [rate for ago, rate in old.items() if at == 0 or ago + at <= one.deferrable_h]
+        rates[one.class_id] = fsum(parts)
+    return rates
+
+
+def _asking(problem: Problem, rates: Mapping[str, float]) -> Problem:
+    """A problem whose demand is `rates` in its period."""
+    demand = tuple(
+        Demand(class_id=class_id, period=problem.period, rate_rps=rates[class_id])
+        for class_id in sorted(rates)
+    )
+    return replace(problem, demand=demand)
+
+
+def _narrowed(inputs: Inputs, *, problem: Problem, rates: Mapping[str, float]) -> Inputs:
+    """The same groups for other rates; classes without demand and their arcs are left out."""
+    classes = {c: one for c, one in inputs.classes.items() if rates[c] > 0}
+    arcs = {key: arc for key, arc in inputs.arcs.items() if key[0] in classes}
+    by_group = {
+        group_id: tuple(key for key in keys if key in arcs)
+        for group_id, keys in inputs.arcs_of_group.items()
+    }
+    return replace(
+        inputs,
+        problem=problem,
+        classes=classes,
+        rates={class_id: rates[class_id] for class_id in classes},
+        arcs=arcs,
+        arcs_of_class={c: inputs.arcs_of_class[c] for c in classes},
+        arcs_of_group={group_id: keys for group_id, keys in by_group.items() if keys},
+    )
+
+
+def deferred(horizon: tuple[Formulation, ...], point: Point) -> dict[DeferKey, float]:
+    """What a point defers (requests/s), tidied: no dust, never a sliver of a class left behind."""
+    leaving: dict[tuple[str, int], dict[int, float]] = {}
+    for f, values in zip(horizon, (point.values, *point.later), strict=True):
+        for (class_id, to), rate in values.get("defer", {}).items():
+            leaving.setdefault((class_id, f.at), {})[to] = rate
+    for (class_id, ago, to), rate in point.values.get("due", {}).items():
+        leaving.setdefault((class_id, -ago), {})[to] = rate
+    amounts: dict[DeferKey, float] = {}
+    for (class_id, start), targets in sorted(leaving.items()):
+        first = horizon[0].pending[class_id][-start] if start < 0 else horizon[start].born[class_id]
+        kept = {to: rate for to, rate in sorted(targets.items()) if rate > _DUST * first}
+        total = fsum(kept.values())
+        # all but dust: make it all, so that no class is left with a rate of solver noise
+        scale = first / total if total > first * (1 - _DUST) else 1.0
+        amounts |= {(class_id, start, to): rate * scale for to, rate in kept.items()}
+    return amounts
+
+
+def _planned(
+    asked: Horizon, horizon: tuple[Formulation, ...], point: Point
+) -> tuple[HoursAnswer, list[tuple[SurvivalCut, ...]]]:
+    """Every planned hour of a point as an ordinary problem and its certified plan, each starting
+    with what the one before leaves running; and the cuts each breaks.
+
+    A plan's bound is the trivial one: a day's bound says nothing about one of its hours.
+    """
+    amounts = deferred(horizon, point)
+    limits = _hour_limits(asked, horizon, point)
+    running: tuple[RunningGroup, ...] = asked.hours[0].problem.running
+    periods: list[PeriodPlan] = []
+    cuts: list[tuple[SurvivalCut, ...]] = []
+    for f, values in zip(horizon[: asked.planned], (point.values, *point.later), strict=False):
+        rates = after_deferral(f, amounts)
+        problem = replace(_asking(f.inputs.problem, rates), running=running)
+        problem = with_hour_limits(problem, {key: given[f.at] for key, given in limits.items()})
+        bound = trivial_bound_usd_per_h(problem)
+        own = replace(point, values=values, later=(), bound=bound)
+        inputs = _narrowed(f.inputs, problem=problem, rates=rates)
+        plan = extract_plan(inputs, own, method=asked.method)
+        groups = [facts.option.group for facts in inputs.groups.values()]
+        survived = Losses(Reach(problem), groups).survive(plan)
+        periods.append(PeriodPlan(problem=problem, plan=survived.plan))
+        cuts.append(_broken(survived.cuts, problem=problem, values=values, rates=rates))
+        running = left_running(survived.plan)
+    found = HoursAnswer(status=point.status, periods=tuple(periods), amounts=amounts)
+    return found, cuts
+
+
+def _first_cuts(asked: Horizon) -> list[tuple[SurvivalCut, ...]]:
+    """The cuts that bind each planned hour's relaxation, taken as a steady state by itself."""
+    found: list[tuple[SurvivalCut, ...]] = []
+    for hour in asked.hours[: asked.planned]:
+        reach = Reach(hour.problem)
+        if not is_asked(reach):
+            found.append(())
+            continue
+        steady = formulate(hour.problem, asked.arcs)
+        groups = [facts.option.group for facts in steady.inputs.groups.values()]
+        cuts = root_cuts(steady, Losses(reach, groups))
+        found.append(tuple(_at_any_rate(cut, hour.problem, rates=reach.rates) for cut in cuts))
+    return found
+
+
+def _at_any_rate(cut: SurvivalCut, problem: Problem, *, rates: Mapping[str, float]) -> SurvivalCut:
+    """The cut without classes that may be deferred: it no longer hangs on a rate that may change.
+
+    A cut holds with any lower price of a class; here it is 0.
+    """
+    moving = {c.class_id for c in problem.classes if c.deferrable_h > 0} & set(cut.per_rps)
+    least = cut.least - fsum(cut.per_rps[c] * rates[c] for c in sorted(moving))
+    kept = {c: price for c, price in cut.per_rps.items() if c not in moving}
+    return replace(cut, per_rps=kept, least=least)
+
+
+def _broken(
+    cuts: tuple[SurvivalCut, ...],
+    *,
+    problem: Problem,
+    values: Mapping[str, Mapping[Any, float]],
+    rates: Mapping[str, float],
+) -> tuple[SurvivalCut, ...]:
+    """Cuts that ask for more risk than the point allows."""
+    n, shed, risk = (values.get(name, {}) for name in ("n", "shed", "risk"))
+    return tuple(
+        cut
+        for cut in (_at_any_rate(one, problem, rates=rates) for one in cuts)
+        if is_above(
+            cut.risk_usd_per_h(n=n, shed=shed),
+            fsum(risk.get((cut.lost_site_id, part), 0.0) for part in cut.parts),
+        )
+    )
+
+
+def _hour_limits(
+    asked: Horizon, horizon: tuple[Formulation, ...], point: Point
+) -> dict[RowKey, list[float]]:
+    """What each hour may take of every limit over the day: what it takes, and an equal part of what
+    nobody takes. Tenant budgets in USD/h, the carbon cap in g/h.
+    """
+    taken = [
+        _taken(f, values) for f, values in zip(horizon, (point.values, *point.later), strict=True)
+    ]
+    first, limits = horizon[0], {}
+    for key, whole in _day_limits(first).items():
+        parts = [one.get(key, 0.0) for one in taken]
+        spare = max(0.0, whole - fsum(parts)) / asked.left
+        limits[key] = [part + spare for part in parts]
+    return limits
+
+
+def _day_limits(first: Formulation) -> dict[RowKey, float]:
+    """Limits over the day as the rows of a horizon have them, carbon in g."""
+    problem, slack = first.inputs.problem, first.elasticity.slack
+    hours = len(first.horizon)
+    limits: dict[RowKey, float] = {}
+    for tenant in problem.tenants:
+        if tenant.budget_usd_per_h is not None:
+            key = ("tenant_budget", tenant.tenant_id)
+            limits[key] = tenant.budget_usd_per_h * hours + slack.get(key, 0.0)
+    cap_g = problem.plan_policy.carbon_cap_g_per_h
+    if cap_g is not None:
+        key = ("carbon_cap", "fleet")
+        limits[key] = cap_g * hours + slack.get(key, 0.0) * G_PER_KG
+    return limits
+
+
+def _taken(f: Formulation, values: Mapping[str, Mapping[ArcKey, float]]) -> dict[RowKey, float]:
+    """What an hour of a point takes of the limits over the day, carbon in g."""
+    problem = f.inputs.problem
+    reach = Reach(problem)
+    charged: dict[str, float] = {}
+    taken: dict[RowKey, list[float]] = {("carbon_cap", "fleet"): []}
+    for key, arc in f.inputs.arcs.items():
+        rate = values["x"][key]
+        if rate > 0:
+            if key[1] not in charged:
+                charged[key[1]] = charged_price_usd_per_h(reach, arc.group)
+            price = charged[key[1]] * arc.replica_seconds + arc.network_usd_per_request * S_PER_H
+            subject = ("tenant_budget", f.inputs.classes[key[0]].tenant_id)
+            taken.setdefault(subject, []).append(price * rate)
+    for site_id, site in f.inputs.sites.items():
+        for supply in site.supplies:
+            power_w = max(0.0, values["e"][site_id, supply.supply_id]) * W_PER_KW
+            taken["carbon_cap", "fleet"].append(power_w * carbon_g_per_w_h(problem, supply))
+    return {key: fsum(parts) for key, parts in taken.items()}
+
+
+def after_deferral(f: Formulation, amounts: Mapping[DeferKey, float]) -> dict[str, float]:
+    """Each class's demand in one hour once deferrals are counted (requests/s), by class id."""
+    parts = {c.class_id: [f.born.get(c.class_id, 0.0)] for c in f.inputs.problem.classes}
+    for (class_id, start, to), rate in sorted(amounts.items()):
+        if start == f.at:
+            parts[class_id].append(-rate)
+        if to == f.at:
+            parts[class_id].append(rate)
+    # a class that left whole leaves the last digits of a sum behind, not demand
+    rest = {class_id: fsum(some) for class_id, some in parts.items()}
+    return {
+        class_id: rate if rate > _NOISE * max(parts[class_id]) else 0.0
+        for class_id, rate in rest.items()
+    }

@@ -1,0 +1,102 @@
+"""The cheapest way to serve a few classes with the replicas that stand, as one linear problem.
+
+Decides parts of classes only; which classes may move, where to and at what price is the caller's
+(`reroute_table`). In basis points of each class, so that figures stay near 1.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import highspy
+import numpy as np
+
+from optimizer.survive import UNLIMITED, RowKey
+from sites.errors import FatalError
+from sites.units import WHOLE_BP
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flow:
+    """A pair that may carry traffic: its price (USD/h per basis point) and what that uses."""
+
+    class_id: str
+    group_id: str
+    price: float
+    uses: Mapping[RowKey, float]
+
+
+def cheapest_flows(
+    flows: Sequence[Flow],
+    *,
+    limits: Mapping[RowKey, float],
+    shed_price: Mapping[str, float],
+) -> dict[str, dict[str, float]]:
+    """Basis points by class and group that cost the least, shedding at `shed_price` per point.
+
+    min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == 10 000  and what y uses of
+    each limit is at most that. Raises FatalError if the solver errs.
+    """
+    classes = sorted(shed_price)
+    row_of = {("class", c): at for at, c in enumerate(classes)}
+    entries: list[list[tuple[int, float]]] = []
+    for flow in flows:
+        column = [(row_of["class", flow.class_id], 1.0)]
+        for key, each in flow.uses.items():
+            if limits[key] < UNLIMITED:
+                column.append((row_of.setdefault(key, len(row_of)), each))
+        entries.append(sorted(column))
+    entries += [[(at, 1.0)] for at in range(len(classes))]
+    keys = sorted(row_of, key=row_of.__getitem__)
+    upper = np.array(
+        [float(WHOLE_BP)] * len(classes) + [max(0.0, limits[k]) for k in keys[len(classes) :]]
+    )
+    lower = np.where(np.arange(len(keys)) < len(classes), upper, -highspy.kHighsInf)
+    prices = np.array([f.price for f in flows] + [shed_price[c] for c in classes])
+    values = _solved(entries, prices, lower=lower, upper=upper)
+    parts: dict[str, dict[str, float]] = defaultdict(dict)
+    for flow, value in zip(flows, values, strict=False):
+        if value > 0:
+            parts[flow.class_id][flow.group_id] = value
+    return dict(parts)
+
+
+def _solved(
+    entries: Sequence[Sequence[tuple[int, float]]],
+    prices: np.ndarray[tuple[int], np.dtype[np.float64]],
+    *,
+    lower: np.ndarray[tuple[int], np.dtype[np.float64]],
+    upper: np.ndarray[tuple[int], np.dtype[np.float64]],
+) -> list[float]:
+    highs = highspy.Highs()
+    for name, value in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
+        highs.setOptionValue(name, value)
+    start = np.cumsum([0, *map(len, entries)]).astype(np.int32)
+    rows = np.array([row for column in entries for row, _ in column], dtype=np.int32)
+    each = np.array([value for column in entries for _, value in column])
+    count = len(entries)
+    status = highs.passModel(
+        count,
+        len(upper),
+        len(rows),
+        int(highspy.MatrixFormat.kColwise),
+        int(highspy.ObjSense.kMinimize),
+        0.0,
+        prices,
+        np.zeros(count),
+        np.full(count, float(WHOLE_BP)),
+        lower,
+        upper,
+        start,
+        rows,
+        each,
+        np.zeros(count, dtype=np.int32),
+    )
+    if status == highspy.HighsStatus.kError:
+        raise FatalError("HiGHS could not take the flows of a reroute")
+    highs.run()
+    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        raise FatalError("HiGHS could not solve the flows of a reroute")
+    return [float(v) for v in highs.getSolution().col_value]

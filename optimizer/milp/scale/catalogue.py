@@ -1,0 +1,104 @@
+"""All arcs of one component in one table, priced: the material of every sub-problem.
+
+Decides nothing; `ComponentArcs` holds the arcs of a component's classes for as long as somebody
+works on it, so that a fleet's arcs are never all held at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.tables import Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComponentArcs:
+    """Arcs of some classes. `row` is the class's rank among `classes`, ascending; `start[row]` its
+    first arc. `busy` is replicas the whole class would keep busy, `network_usd_per_h` its transfer.
+    """
+
+    classes: Positions
+    start: Positions
+    row: Positions
+    group: Positions
+    busy: Floats
+    network_usd_per_h: Floats
+
+    @property
+    def count(self) -> int:
+        """How many arcs."""
+        return len(self.row)
+
+    def only(self, kept: NDArray[np.bool_]) -> ComponentArcs:
+        """The arcs of a mask."""
+        row = self.row[kept]
+        return ComponentArcs(
+            classes=self.classes,
+            start=np.searchsorted(row, np.arange(len(self.classes))),
+            row=row,
+            group=self.group[kept],
+            busy=self.busy[kept],
+            network_usd_per_h=self.network_usd_per_h[kept],
+        )
+
+    def least(self, values: Floats, *, otherwise: Floats) -> Floats:
+        """Smallest value over each class's arcs; `otherwise[row]` where that is less or no arc."""
+        least = otherwise.copy()
+        np.minimum.at(least, self.row, values)
+        return least
+
+
+def component_arcs(frame: Frame, classes: Positions) -> ComponentArcs:
+    """Every candidate arc of some classes (positions, ascending)."""
+    found = [frame.sweep.arcs_of(int(at)) for at in classes]
+    counts = np.array([len(one.group) for one in found], dtype=np.intp)
+    row = np.repeat(np.arange(len(classes)), counts)
+    rate = frame.rate[classes][row]
+    none = np.zeros(0)
+    return ComponentArcs(
+        classes=classes,
+        start=np.cumsum(counts) - counts,
+        row=row,
+        group=np.concatenate([none, *(one.group for one in found)]).astype(np.intp),
+        busy=np.concatenate([none, *(one.replica_seconds for one in found)]) * rate,
+        network_usd_per_h=np.concatenate([none, *(one.network_usd_per_h for one in found)]) * rate,
+    )
+
+
+def full_price(frame: Frame, arcs: ComponentArcs, work_price: Floats) -> Floats:
+    """USD/h of a whole class over each arc on perfectly filled replicas, at a price of work."""
+    priced: Floats = arcs.network_usd_per_h + arcs.busy * work_price[arcs.group]
+    return priced
+
+
+def flow_price(frame: Frame, arcs: ComponentArcs, prices: Prices) -> Floats:
+    """USD/h of a whole class over each arc on replicas that stand anyway: transfer, busy power."""
+    energy = (frame.busy_kw * prices.energy[frame.site])[arcs.group]
+    priced: Floats = arcs.network_usd_per_h + arcs.busy * energy
+    return priced
+
+
+def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_]:
+    """Mask of each class's `count` cheapest arcs (ties: the earlier group)."""
+    order = np.lexsort((np.arange(arcs.count), price, arcs.row))
+    rank = np.empty(arcs.count, dtype=np.intp)
+    rank[order] = np.arange(arcs.count) - arcs.start[arcs.row[order]]
+    kept: NDArray[np.bool_] = rank < count
+    return kept
+
+
+def cheapest_sites(
+    frame: Frame, arcs: ComponentArcs, price: Floats, count: int
+) -> NDArray[np.bool_]:
+    """Mask of the cheapest arc of each class at each of its `count` cheapest sites."""
+    key = arcs.row * len(frame.budget_kw) + frame.site[arcs.group]
+    order = np.lexsort((np.arange(arcs.count), price, key))
+    first = np.ones(arcs.count, dtype=np.bool_)
+    first[1:] = np.diff(key[order]) != 0
+    best = np.zeros(arcs.count, dtype=np.bool_)
+    best[order[first]] = True
+    return best & cheapest(arcs, np.where(best, price, np.inf), count)

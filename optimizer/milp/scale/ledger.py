@@ -1,0 +1,218 @@
+"""What stands, who flows where, what is left of the shared limits, and what all of it costs.
+
+Arithmetic only. `Ledger` holds the plan being built as arrays over all groups and per-class flows.
+Freeing some classes leaves the others' traffic as a base on each group. Which classes to free is
+`plan_search`'s question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from optimizer.milp.scale.frame import Frame, Positions
+from optimizer.milp.scale.price_lp import Relaxation
+from optimizer.tables import Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Flows:
+    """Traffic of some classes: part of class `cls` on `group`; `busy` and `usd_per_h` of that part
+    (replicas it keeps busy, its transfer).
+    """
+
+    cls: Positions
+    group: Positions
+    part: Floats
+    busy: Floats
+    usd_per_h: Floats
+
+    def only(self, kept: object) -> Flows:
+        """The flows of a mask."""
+        return Flows(
+            cls=self.cls[kept],  # type: ignore[index]
+            group=self.group[kept],  # type: ignore[index]
+            part=self.part[kept],  # type: ignore[index]
+            busy=self.busy[kept],  # type: ignore[index]
+            usd_per_h=self.usd_per_h[kept],  # type: ignore[index]
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Change:
+    """A new answer for some classes: replicas of the groups it speaks of, all their flows."""
+
+    classes: Positions
+    group: Positions
+    replicas: Floats
+    flows: Flows
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Use:
+    """Taken of the shared limits: accelerators by pool, possible kW and drawn kW by site."""
+
+    accelerators: Floats
+    possible_kw: Floats
+    drawn_kw: Floats
+
+    def plus(self, other: Use, *, times: float = 1.0) -> Use:
+        """The sum of two, the other `times` over."""
+        return Use(
+            accelerators=self.accelerators + times * other.accelerators,
+            possible_kw=self.possible_kw + times * other.possible_kw,
+            drawn_kw=self.drawn_kw + times * other.drawn_kw,
+        )
+
+
+def use_of(frame: Frame, group: Positions, replicas: Floats, busy: Floats) -> Use:
+    """What replicas and busy replicas of some groups take (a group may occur twice)."""
+    pools, sites = len(frame.pool_count), len(frame.budget_kw)
+    site = frame.site[group]
+    drawn = replicas * frame.idle_kw[group] + busy * frame.busy_kw[group]
+    return Use(
+        accelerators=np.bincount(frame.pool[group], replicas * frame.accelerators[group], pools),
+        possible_kw=np.bincount(site, replicas * frame.possible_kw[group], sites),
+        drawn_kw=np.bincount(site, drawn, sites),
+    )
+
+
+def relaxed_use(frame: Frame, relaxation: Relaxation, *, asked: Floats) -> list[Use]:
+    """What each component takes in the relaxation, classes counted where `asked` is 1."""
+    arcs = relaxation.arcs
+    component = component_of(frame)[arcs.row]
+    busy = arcs.busy * relaxation.part * asked[arcs.row]
+    order = np.argsort(component, kind="stable")
+    ends = np.searchsorted(component[order], np.arange(len(frame.components) + 1))
+    found = []
+    for number in range(len(frame.components)):
+        mine = order[ends[number] : ends[number + 1]]
+        group = arcs.group[mine]
+        found.append(use_of(frame, group, busy[mine] / frame.rateable[group], busy[mine]))
+    return found
+
+
+def component_of(frame: Frame) -> Positions:
+    """The number of each class's component."""
+    component = np.zeros(len(frame.rate), dtype=np.intp)
+    for number, classes in enumerate(frame.components):
+        component[classes] = number
+    return component
+
+
+class Ledger:
+    """The plan being built. `reserve` is held back from everybody (what is still to come)."""
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self.replicas = np.zeros(frame.groups)
+        self.busy = np.zeros(frame.groups)
+        self.shed_part = np.ones(len(frame.rate))
+        none, empty = np.zeros(0), np.zeros(0, dtype=np.intp)
+        self._no_flows = Flows(cls=empty, group=empty, part=none, busy=none, usd_per_h=none)
+        self._flows: dict[int, Flows] = {}
+        self._network = 0.0
+        pools, sites = len(frame.pool_count), len(frame.budget_kw)
+        self._nothing = Use(
+            accelerators=np.zeros(pools), possible_kw=np.zeros(sites), drawn_kw=np.zeros(sites)
+        )
+        self.used = self.reserve = self._nothing
+
+    def hold_nothing(self) -> None:
+        """Give up the reserve."""
+        self.reserve = self._nothing
+
+    def flows_of(self, classes: Positions) -> Flows:
+        """The flows of some classes."""
+        found = [self._flows.get(int(at), self._no_flows) for at in classes]
+        parts = [*found, self._no_flows]
+        return Flows(
+            cls=np.concatenate([f.cls for f in parts]),
+            group=np.concatenate([f.group for f in parts]),
+            part=np.concatenate([f.part for f in parts]),
+            busy=np.concatenate([f.busy for f in parts]),
+            usd_per_h=np.concatenate([f.usd_per_h for f in parts]),
+        )
+
+    def others(self, classes: Positions, group: Positions) -> tuple[Use, Floats]:
+        """What is taken without some classes' flows and some groups' replicas, reserve included;
+        and the others' busy replicas on those groups.
+        """
+        freed = self.flows_of(classes)
+        flowing = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
+        nothing = np.zeros(len(group))
+        standing = use_of(self.frame, group, self.replicas[group], nothing)
+        left = self.used.plus(flowing, times=-1.0).plus(standing, times=-1.0).plus(self.reserve)
+        base = self.busy[group] - np.bincount(freed.group, freed.busy, self.frame.groups)[group]
+        return left, np.where(base > 1e-9, base, 0.0)
+
+    def with_change(self, change: Change) -> tuple[Use, float]:
+        """What would be taken and what all would cost (USD/h) with a change."""
+        freed, flows = self.flows_of(change.classes), change.flows
+        was = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
+        becomes = use_of(self.frame, flows.group, np.zeros(len(flows.group)), flows.busy)
+        more = change.replicas - self.replicas[change.group]
+        standing = use_of(self.frame, change.group, more, np.zeros(len(more)))
+        used = self.used.plus(was, times=-1.0).plus(becomes).plus(standing)
+        network = self._network - float(freed.usd_per_h.sum()) + float(flows.usd_per_h.sum())
+        replicas = self.replicas.copy()
+        replicas[change.group] = change.replicas
+        shed = self.shed_part.copy()
+        shed[change.classes] = _unserved(change)
+        return used, self._cost(replicas, shed, used, network)
+
+    def fits(self, change: Change) -> bool:
+        """Whether a change keeps the limits (reserve not counted) and rated work of its groups."""
+        used, _ = self.with_change(change)
+        frame = self.frame
+        pairs = (
+            (used.accelerators, frame.pool_count),
+            (used.possible_kw, frame.budget_kw),
+            (used.drawn_kw, frame.stack.limit_kw.sum(axis=1)),
+        )
+        if not all(bool((taken <= limit + 1e-6).all()) for taken, limit in pairs):
+            return False
+        _, base = self.others(change.classes, change.group)
+        carried = base + np.bincount(change.flows.group, change.flows.busy, frame.groups)[
+            change.group
+        ]
+        rated = change.replicas * frame.rateable[change.group]
+        return bool((carried <= rated * (1 + 1e-7) + 1e-7).all())
+
+    def put(self, change: Change) -> None:
+        """Make a change."""
+        freed, flows = self.flows_of(change.classes), change.flows
+        used, _ = self.with_change(change)
+        groups = self.frame.groups
+        self.busy += np.bincount(flows.group, flows.busy, groups)
+        self.busy -= np.bincount(freed.group, freed.busy, groups)
+        self._network += float(flows.usd_per_h.sum()) - float(freed.usd_per_h.sum())
+        self.used = used
+        self.replicas[change.group] = change.replicas
+        self.shed_part[change.classes] = _unserved(change)
+        order = np.argsort(flows.cls, kind="stable")
+        ordered = flows.only(order)
+        low = np.searchsorted(ordered.cls, change.classes, side="left")
+        high = np.searchsorted(ordered.cls, change.classes, side="right")
+        for at, first, last in zip(change.classes.tolist(), low, high, strict=True):
+            self._flows[at] = ordered.only(slice(int(first), int(last)))
+
+    def cost_usd_per_h(self) -> float:
+        """What everything costs (USD/h)."""
+        return self._cost(self.replicas, self.shed_part, self.used, self._network)
+
+    def _cost(self, replicas: Floats, shed: Floats, used: Use, network: float) -> float:
+        frame = self.frame
+        started = np.maximum(0.0, replicas - frame.running)
+        hardware = replicas @ frame.fixed_usd_per_h + started @ frame.start_usd_per_h
+        power = frame.energy_usd_per_h(np.maximum(0.0, used.drawn_kw))
+        return float(hardware + shed @ frame.shed_usd_per_h) + power + network
+
+
+def _unserved(change: Change) -> Floats:
+    served = np.bincount(
+        np.searchsorted(change.classes, change.flows.cls), change.flows.part, len(change.classes)
+    )
+    left: Floats = np.clip(1.0 - served, 0.0, 1.0)
+    return np.where(left < 1e-7, 0.0, left)

@@ -1,0 +1,165 @@
+"""The large search: valid bounds, checked plans, one answer for any number of workers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
+from optimizer.milp.scale.bound import bound_by_components
+from optimizer.milp.scale.frame import Prices, take_frame
+from optimizer.milp.scale.price_lp import relax, sweep
+from optimizer.milp.scale.solve import solve_at_scale, unsuited
+from optimizer.milp.scale.workers import SerialWorkers, ThreadWorkers
+from optimizer.outcome import SolveStatus
+from optimizer.problem import Problem
+from optimizer.solve import solve
+from optimizer.tabulate import tabulate
+from optimizer.verify import check_plan
+from tests.optimizer.builders import rich_problems
+
+SLACK = 1e-6
+
+
+def plain(problem: Problem) -> Problem:
+    """The problem without what the large search leaves to the whole formulation."""
+    policy = replace(
+        problem.plan_policy,
+        replica_bounds=(),
+        move_limit_replicas=None,
+        max_shed_basis_points=None,
+        carbon_cap_g_per_h=None,
+        gap_limit=1e-6,
+    )
+    classes = tuple(
+        replace(
+            one,
+            spread_sites=1,
+            spread_zones=1,
+            mean_quality_floor=0.0,
+            slo=replace(one.slo, over_mix=False),
+        )
+        for one in problem.classes
+    )
+    sites = tuple(replace(one, fixed_price_usd_per_h=0.0) for one in problem.fleet.sites)
+    return replace(
+        problem,
+        plan_policy=policy,
+        classes=classes,
+        tenants=tuple(replace(t, budget_usd_per_h=None) for t in problem.tenants),
+        fleet=replace(problem.fleet, sites=sites),
+    )
+
+
+def never() -> bool:
+    """No deadline."""
+    return False
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(rich_problems())
+def test_plans_pass_the_checker_and_no_bound_passes_the_optimum(problem: Problem) -> None:
+    problem = plain(problem)
+    found = solve_at_scale(problem)
+    assert found.status in (SolveStatus.OPTIMAL, SolveStatus.LIMIT), found.message
+    assert found.plan is not None
+    assert check_plan(problem, found.plan) == ()
+    whole = solve(problem)
+    assert whole.plan is not None
+    best = whole.plan.cost.total_usd_per_h
+    assert found.bound_usd_per_h <= best * (1 + 1e-4) + 1e-4
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(rich_problems())
+def test_any_prices_give_a_bound(problem: Problem) -> None:
+    problem = plain(problem)
+    whole = solve(problem)
+    assert whole.plan is not None
+    best = whole.plan.cost.total_usd_per_h
+    frame = take_frame(tabulate(problem))
+    start = opening_prices(frame)
+    odd = Prices(pool=start.pool + 0.7, power=start.power + 0.3, energy=start.energy * 1.7 - 0.01)
+    for prices in (start, odd):
+        high = np.full(len(frame.rate), np.inf)
+        relaxed, _ = sweep(frame, prices, SerialWorkers(), ceiling_usd_per_h=high, count=1)
+        by_component = bound_by_components(frame, prices, SerialWorkers(), is_over=never)
+        assert relaxed <= by_component + SLACK
+        assert by_component <= best * (1 + 1e-4) + 1e-4
+
+
+@settings(
+    max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(rich_problems())
+def test_the_number_of_workers_changes_nothing(problem: Problem) -> None:
+    problem = plain(problem)
+    one = solve_at_scale(problem, workers=SerialWorkers())
+    three = solve_at_scale(problem, workers=ThreadWorkers(3))
+    assert one.plan is not None and three.plan is not None
+    assert one.plan.plan_digest == three.plan.plan_digest
+
+
+class LateClock:
+    """A clock on which every reading is an hour after the last."""
+
+    def __init__(self) -> None:
+        self._now_ms = 0
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds, an hour more each time."""
+        self._now_ms += 3_600_000
+        return self._now_ms
+
+    def wall_ms(self) -> int:
+        """The same."""
+        return self._now_ms
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(rich_problems())
+def test_out_of_time_there_is_a_plan_that_says_so(problem: Problem) -> None:
+    problem = plain(problem)
+    found = solve_at_scale(problem, clock=LateClock())
+    assert found.plan is not None
+    assert check_plan(problem, found.plan) == ()
+    if found.status is SolveStatus.LIMIT:
+        assert found.plan.hit_limit == "time_limit_s"
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(rich_problems())
+def test_an_earlier_plan_is_taken_up(problem: Problem) -> None:
+    problem = plain(problem)
+    first = solve_at_scale(problem)
+    assert first.plan is not None
+    again = solve_at_scale(problem, start=first.plan)
+    assert again.plan is not None
+    assert check_plan(problem, again.plan) == ()
+    shed = sum(one.basis_points for one in again.plan.shed)
+    assert shed <= sum(one.basis_points for one in first.plan.shed)
+
+
+def test_prices_clear_a_market_near_its_relaxation() -> None:
+    problem = plain(tiny())
+    frame = take_frame(tabulate(problem))
+    start = opening_prices(frame)
+    sample = sampled_arcs(frame, start, SerialWorkers())
+    cleared = clear(frame, sample, prices=start, steps=50)
+    relaxed = relax(frame, cleared, SerialWorkers(), tolerance=1e-6, is_over=never)
+    assert relaxed.bound_usd_per_h == pytest.approx(solve(problem).bound_usd_per_h, rel=0.5)
+    assert unsuited(frame.tables) == ""
+
+
+def tiny() -> Problem:
+    """One site, one class, worked by hand elsewhere."""
+    from tests.optimizer.builders import problem
+
+    return problem()
