@@ -1,6 +1,7 @@
 """What our search at scale is compared with: HiGHS on the whole, a random split (POP), greedy.
 
-HiGHS gets the matrix of the array compiler with every arc, `arc_link` rows left out. POP splits the
+HiGHS gets the matrix of the array compiler with every arc, `arc_link` rows left out. Neither it nor
+POP pays for what the loss of a site would leave unserved: in their favour. POP splits the
 classes at random into equal parts and every pool, budget and supply into as many, solves each part
 as a problem of its own with its part of the time, and adds up; it has no bound.
 """

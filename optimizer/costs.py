@@ -23,7 +23,6 @@ from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.supplies import supply_price_usd_per_w_h, supply_stacks
 from sites.assignment import ReplicaGroup
-from sites.digest import digest
 from sites.fleet import at_period
 from sites.units import BYTES_PER_GB, S_PER_H, WHOLE_BP
 
@@ -295,7 +294,7 @@ def priced_plan(
     )
     bound = min(bound_usd_per_h, cost.total_usd_per_h)
     return Plan(
-        problem_digest=digest(reach.problem),
+        problem_digest=reach.problem.digest,
         groups=kept,
         shares=routed,
         shed=unserved,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from optimizer.policy import PlanPolicy
 from sites.assignment import ReplicaGroup
 from sites.catalog import Catalog
+from sites.digest import digest
 from sites.errors import InvalidFactError
 from sites.fleet import Fleet, at_period
 from sites.residency import ResidencyPolicy
@@ -45,6 +46,7 @@ class Problem:
     running: tuple[RunningGroup, ...] = ()
     lost_sites: tuple[str, ...] = ()
     period: int = 0
+    _known: _Known = field(init=False, repr=False, compare=False, hash=False)
 
     def __post_init__(self) -> None:
         require_unique((s.service_id for s in self.services), field="problem: services")
@@ -55,27 +57,44 @@ class Problem:
         missing = _missing_references(self)
         if missing:
             raise InvalidFactError("problem: " + "; ".join(missing))
+        object.__setattr__(self, "_known", _Known(self))
+
+    @property
+    def digest(self) -> str:
+        """Its digest, worked out when first asked for."""
+        return self._known.digest(self)
 
     def rate_rps(self, traffic_class: TrafficClass) -> float:
         """Demand of a class in this period (req/s): the forecast if there is one, else its own."""
-        for one in self.demand:
-            if one.class_id == traffic_class.class_id and one.period == self.period:
-                return one.rate_rps
-        return at_period(traffic_class.rate_rps, self.period)
+        forecast = self._known.forecasts.get(traffic_class.class_id)
+        return at_period(traffic_class.rate_rps, self.period) if forecast is None else forecast
 
     def residency(self, policy_id: str) -> ResidencyPolicy:
         """The residency policy of that id; raises KeyError."""
-        for policy in self.policies:
-            if policy.policy_id == policy_id:
-                return policy
-        raise KeyError(policy_id)
+        return self._known.policies[policy_id]
 
     def service(self, service_id: str) -> Service:
         """The service of that id; raises KeyError."""
-        for service in self.services:
-            if service.service_id == service_id:
-                return service
-        raise KeyError(service_id)
+        return self._known.services[service_id]
+
+
+class _Known:
+    """What follows from a problem's fields and is asked for often; no part of the fact."""
+
+    __slots__ = ("_digest", "forecasts", "policies", "services")
+
+    def __init__(self, problem: Problem) -> None:
+        self.policies = {p.policy_id: p for p in problem.policies}
+        self.services = {s.service_id: s for s in problem.services}
+        self.forecasts = {
+            d.class_id: d.rate_rps for d in reversed(problem.demand) if d.period == problem.period
+        }
+        self._digest = ""
+
+    def digest(self, problem: Problem) -> str:
+        """The problem's digest, worked out once."""
+        self._digest = self._digest or digest(problem)
+        return self._digest
 
 
 def _missing_references(problem: Problem) -> list[str]:

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 
 from optimizer.costs import network_usd_per_request, shed_price_usd_per_h
 from optimizer.milp.flows import Flow, cheapest_flows
-from optimizer.milp.survive import whole_shares
+from optimizer.milp.survive_local import best_answer
 from optimizer.plan import Plan, SurvivalShare
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reach import Reach
 from optimizer.supplies import by_price, supply_price_usd_per_w_h
 from optimizer.survive import AfterLoss, RowKey
-from optimizer.survive_plan import Survivors, Tally
+from optimizer.survive_plan import Survivors, Tally, whole_shares
 from sites.fleet import at_period
 from sites.units import S_PER_H, WHOLE_BP
 
@@ -35,7 +35,7 @@ SPREAD_PRICE_PART = 0.01
 MOVING_PRICE_PART = 0.001
 """What moving a share that could stay costs, as part of the price of shedding it."""
 
-_ROUNDS = 2
+_ROUNDS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,8 +69,7 @@ class RerouteTable:
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.plan = plan
         self.reach = Reach(problem)
-        with_demand = {c: one for c, one in self.reach.classes.items() if self.reach.rates[c] > 0}
-        self.all = Survivors(self.reach, plan, classes=dict(sorted(with_demand.items())))
+        self.all = Survivors(self.reach, plan, classes=dict(sorted(self.reach.classes.items())))
         self.protected = Survivors(self.reach, plan)
         self.holders: dict[str, set[str]] = defaultdict(set)
         for class_id, shares in self.all.held.items():
@@ -170,7 +169,7 @@ class _Work:
         table, survivors = self.table, self.table.protected
         touched = survivors.touched.get(self.lost_site_id, set())
         if certificate is None and touched:
-            certificate = survivors.nearest(self.lost_site_id).survival
+            certificate = best_answer(survivors, self.lost_site_id).survival
         listed: dict[str, dict[str, int]] = defaultdict(dict)
         for entry in certificate or ():
             listed[entry.class_id][entry.group_id] = entry.basis_points

@@ -34,6 +34,7 @@ HEADROOM_WANTED = 2
 """Nearest sites are taken in until they have so many times the room that is needed."""
 
 _ROUNDING = 1e-9
+_DUST_BP = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,6 +106,8 @@ class Tally:
         """Most basis points that still fit, rounded up: the checker forgives each share one."""
         most = float(WHOLE_BP)
         for key, each in uses.items():
+            if each == 0:
+                continue
             most = min(most, self.left(key) / each - _ROUNDING)
         return max(0, ceil(most))
 
@@ -315,3 +318,20 @@ class Survivors:
                 near.append((group_id, free))
                 sites.add(site_id)
         return near
+
+
+def whole_shares(parts: Mapping[str, float], *, wanted: int) -> dict[str, int]:
+    """Whole basis points of parts given in basis points, at most `wanted` in all.
+
+    Rounded down, then the largest remainders up, as far as the sum of the parts goes.
+    """
+    kept = {g: part for g, part in sorted(parts.items()) if part > _DUST_BP}
+    shares = {g: int(part + _DUST_BP) for g, part in kept.items()}
+    total = min(wanted, round(sum(kept.values())))
+    over = sum(shares.values()) - total
+    by_remainder = sorted(kept, key=lambda g: (shares[g] - kept[g], g))
+    for group_id in by_remainder[: max(0, -over)]:
+        shares[group_id] += 1
+    for group_id in by_remainder[::-1][: max(0, over)]:
+        shares[group_id] -= 1
+    return {g: bp for g, bp in shares.items() if bp > 0}

@@ -23,7 +23,6 @@ from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.survive import check_survival
 from optimizer.verify_limits import differs, is_above
-from sites.digest import digest
 from sites.errors import Violation
 from sites.units import WHOLE_BP
 
@@ -107,7 +106,7 @@ def _stranger(subject: str, limit: str, actual: str = "none") -> Violation:
 
 
 def _digest(reach: Reach, plan: Plan) -> Iterator[Violation]:
-    expected = digest(reach.problem)
+    expected = reach.problem.digest
     if plan.problem_digest != expected:
         yield Violation(
             code="problem_digest",

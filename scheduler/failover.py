@@ -1,17 +1,21 @@
 """What the loss of a site leads to: one function for the drill and for the real thing.
 
-Decides nothing itself (the reroute does); it makes sure that both ask the same question of the
-same observations, so that a drill's prediction is what then happens.
+Decides nothing itself (the reroute table does); it makes sure that both ask the same question of
+the same observations, so that a drill's prediction is what then happens. One table is kept per
+question and plan, so that a site that fails is looked up, not worked out.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from optimizer.plan import Plan
 from optimizer.problem import Problem
-from optimizer.reroute import reroute, rerouted_problem
+from optimizer.reach import Reach
+from optimizer.reroute import detour_plan, reroute, rerouted_problem
+from optimizer.reroute_table import RerouteTable
 from scheduler.state import CycleState
 from scheduler.view import Drill, ShareMove
 
@@ -36,7 +40,7 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
     before = state.desired.plan
     asked = state.problem_now(ready_only=True)
     lost = (site_id,)
-    plan = reroute(asked, before, lost_sites=lost, running=asked.running)
+    plan = _rerouted(asked, before, site_id)
     return Failover(
         problem=rerouted_problem(asked, before, lost_sites=lost, running=asked.running),
         plan=plan,
@@ -51,6 +55,37 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
             cost_after_usd_per_h=plan.cost.total_usd_per_h,
         ),
     )
+
+
+def _rerouted(asked: Problem, before: Plan, site_id: str) -> Plan:
+    """By the table where the plan in force stands on what the question knows; else whole."""
+    others = tuple(s for s in asked.lost_sites if s != site_id)
+    standing = replace(asked, lost_sites=others, running=())
+    if not _stands_on(standing, before):
+        return reroute(asked, before, lost_sites=(site_id,), running=asked.running)
+    detour = _table(standing, before).answer(site_id, running=asked.running)
+    return detour_plan(standing, before, detour, running=asked.running)
+
+
+@lru_cache(maxsize=1)
+def _table(problem: Problem, plan: Plan) -> RerouteTable:
+    return RerouteTable(problem, plan)
+
+
+def _stands_on(problem: Problem, plan: Plan) -> bool:
+    """Whether every share of a plan is lawful and enters where it says under a problem."""
+    reach = Reach(problem)
+    groups = {g.group.group_id: g.group for g in plan.groups}
+    if any(reach.point(group) is None for group in groups.values()):
+        return False
+    for share in plan.shares:
+        one = reach.classes.get(share.class_id)
+        entry = None if one is None else reach.entry(one)
+        if one is None or entry is None or entry.site_id != share.ingress_site_id:
+            return False
+        if reach.refusal(one, groups[share.group_id]) is not None:
+            return False
+    return all(one.class_id in reach.classes for one in plan.shed)
 
 
 def share_moves(before: Plan, after: Plan) -> tuple[ShareMove, ...]:

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 import rfc8785
+
+from sites.plain import INTEGER_MAX
 
 
 def to_plain(value: Any) -> Any:
@@ -41,9 +45,58 @@ def to_plain(value: Any) -> Any:
 
 def canonical_json(value: Any) -> bytes:
     """Return the RFC 8785 canonical JSON of a fact or plain value."""
-    return rfc8785.dumps(to_plain(value))
+    parts: list[str] = []
+    _write(value, parts.append)
+    try:
+        return "".join(parts).encode()
+    except UnicodeEncodeError:  # half a surrogate pair: the library says what is wrong
+        return rfc8785.dumps(to_plain(value))
 
 
 def digest(value: Any) -> str:
     """Return ``sha256:`` and the hex SHA-256 of the fact's canonical JSON."""
     return "sha256:" + hashlib.sha256(canonical_json(value)).hexdigest()
+
+
+def _write(value: Any, put: Callable[[str], None]) -> None:
+    """Write what facts mostly hold at once, and leave the rest to the library, byte for byte alike.
+
+    The library takes seconds for a fleet of a thousand sites.
+    """
+    kind = type(value)
+    if kind is str:
+        put(encode_basestring(value))
+    elif kind is float:
+        put(_number(value))
+    elif kind is int and -INTEGER_MAX <= value <= INTEGER_MAX:
+        put(str(value))
+    elif kind is tuple or kind is list:
+        before = "["
+        for one in value:
+            put(before)
+            _write(one, put)
+            before = ","
+        put("]" if value else "[]")
+    elif dataclasses.is_dataclass(kind):
+        for before, name in _keys(kind):
+            put(before)
+            _write(getattr(value, name), put)
+        put("}" if _keys(kind) else "{}")
+    else:
+        put(rfc8785.dumps(to_plain(value)).decode())
+
+
+def _number(value: float) -> str:
+    """As RFC 8785 has it. Both notations have the same digits and part ways in exponents only."""
+    text = repr(value)
+    if "e" in text or "n" in text or value == 0:
+        return rfc8785.dumps(value).decode()
+    return text.removesuffix(".0")
+
+
+@functools.cache
+def _keys(kind: type[Any]) -> tuple[tuple[str, str], ...]:
+    """(what stands before a field's value, its name) for each field of a fact, sorted by name."""
+    names = sorted(f.name for f in dataclasses.fields(kind) if f.compare)
+    starts = ("{" if at == 0 else "," for at in range(len(names)))
+    return tuple((f'{start}"{name}":', name) for start, name in zip(starts, names, strict=True))

@@ -14,14 +14,14 @@ from typing import Any
 
 import pyomo.environ as pyo
 
-from optimizer.costs import charged_price_usd_per_h, relative_gap, trivial_bound_usd_per_h
+from optimizer.costs import relative_gap, trivial_bound_usd_per_h
 from optimizer.milp.constraints import add_rows
-from optimizer.milp.constraints_mix import G_PER_KG
 from optimizer.milp.constraints_survive import SurvivalCut, survive_one
+from optimizer.milp.day_limits import hour_limits
 from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import formulate
 from optimizer.milp.highs import Budget, Point, PointStatus, compile_model, run
-from optimizer.milp.inputs import ArcKey, Inputs, take_inputs
+from optimizer.milp.inputs import Inputs, take_inputs
 from optimizer.milp.model import (
     Elasticity,
     Formulation,
@@ -38,11 +38,9 @@ from optimizer.plan import CandidateArc
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reach import Reach
 from optimizer.schedule import PERIOD_H, PeriodPlan, left_running, with_hour_limits
-from optimizer.supplies import carbon_g_per_w_h
 from optimizer.survive import is_asked
 from optimizer.verify_limits import is_above
 from sites.traffic import Demand
-from sites.units import S_PER_H, W_PER_KW
 
 DeferKey = tuple[str, int, int]
 """(class id, from hour, to hour), hours counted from the first of the horizon; from below 0 where
@@ -134,7 +132,7 @@ def search_hours(
         horizon = formulate_hours(asked)
         for f, known in zip(horizon, cuts, strict=False):
             if known:
-                survive_one(f, known)
+                _add_cuts(f, known)
         point = run(compile_model(horizon[0]), budget, start=start)
         best = replace(
             best,
@@ -255,7 +253,7 @@ def _planned(
     A plan's bound is the trivial one: a day's bound says nothing about one of its hours.
     """
     amounts = deferred(horizon, point)
-    limits = _hour_limits(asked, horizon, point)
+    limits = hour_limits(horizon, point, left=asked.left)
     running: tuple[RunningGroup, ...] = asked.hours[0].problem.running
     periods: list[PeriodPlan] = []
     cuts: list[tuple[SurvivalCut, ...]] = []
@@ -270,7 +268,7 @@ def _planned(
         groups = [facts.option.group for facts in inputs.groups.values()]
         survived = Losses(Reach(problem), groups).survive(plan)
         periods.append(PeriodPlan(problem=problem, plan=survived.plan))
-        cuts.append(_broken(survived.cuts, problem=problem, values=values, rates=rates))
+        cuts.append(_broken(survived.cuts, f, values=values, rates=rates))
         running = left_running(survived.plan)
     found = HoursAnswer(status=point.status, periods=tuple(periods), amounts=amounts)
     return found, cuts
@@ -286,93 +284,50 @@ def _first_cuts(asked: Horizon) -> list[tuple[SurvivalCut, ...]]:
             continue
         steady = formulate(hour.problem, asked.arcs)
         groups = [facts.option.group for facts in steady.inputs.groups.values()]
-        cuts = root_cuts(steady, Losses(reach, groups))
-        found.append(tuple(_at_any_rate(cut, hour.problem, rates=reach.rates) for cut in cuts))
+        found.append(root_cuts(steady, Losses(reach, groups)))
     return found
 
 
-def _at_any_rate(cut: SurvivalCut, problem: Problem, *, rates: Mapping[str, float]) -> SurvivalCut:
-    """The cut without classes that may be deferred: it no longer hangs on a rate that may change.
-
-    A cut holds with any lower price of a class; here it is 0.
+def _add_cuts(f: Formulation, cuts: Sequence[SurvivalCut]) -> None:
+    """Rows for cuts whose `least` counts the rates before deferral: what is deferred from an hour
+    need not outlive its losses, what arrives must.
     """
-    moving = {c.class_id for c in problem.classes if c.deferrable_h > 0} & set(cut.per_rps)
-    least = cut.least - fsum(cut.per_rps[c] * rates[c] for c in sorted(moving))
-    kept = {c: price for c, price in cut.per_rps.items() if c not in moving}
-    return replace(cut, per_rps=kept, least=least)
+    survive_one(f, cuts)
+    for row, cut in zip(f.model.survive_one.values(), cuts, strict=True):
+        moved = [
+            (-price * sign, variable)
+            for class_id, price in sorted(cut.per_rps.items())
+            for sign, variable in f.asked(class_id)[1]
+        ]
+        if moved:
+            low, body, _ = row.to_bounded_expression()
+            row.set_value(body + f.sum_of(moved) >= low)
 
 
 def _broken(
     cuts: tuple[SurvivalCut, ...],
+    f: Formulation,
     *,
-    problem: Problem,
     values: Mapping[str, Mapping[Any, float]],
     rates: Mapping[str, float],
 ) -> tuple[SurvivalCut, ...]:
-    """Cuts that ask for more risk than the point allows."""
+    """Cuts that ask for more risk than the point allows, as `_add_cuts` takes them: made for the
+    rates after deferral, given for those before it.
+    """
     n, shed, risk = (values.get(name, {}) for name in ("n", "shed", "risk"))
     return tuple(
-        cut
-        for cut in (_at_any_rate(one, problem, rates=rates) for one in cuts)
+        replace(
+            cut,
+            least=fsum(
+                [cut.least, *(p * (f.asked(c)[0] - rates[c]) for c, p in cut.per_rps.items())]
+            ),
+        )
+        for cut in cuts
         if is_above(
             cut.risk_usd_per_h(n=n, shed=shed),
             fsum(risk.get((cut.lost_site_id, part), 0.0) for part in cut.parts),
         )
     )
-
-
-def _hour_limits(
-    asked: Horizon, horizon: tuple[Formulation, ...], point: Point
-) -> dict[RowKey, list[float]]:
-    """What each hour may take of every limit over the day: what it takes, and an equal part of what
-    nobody takes. Tenant budgets in USD/h, the carbon cap in g/h.
-    """
-    taken = [
-        _taken(f, values) for f, values in zip(horizon, (point.values, *point.later), strict=True)
-    ]
-    first, limits = horizon[0], {}
-    for key, whole in _day_limits(first).items():
-        parts = [one.get(key, 0.0) for one in taken]
-        spare = max(0.0, whole - fsum(parts)) / asked.left
-        limits[key] = [part + spare for part in parts]
-    return limits
-
-
-def _day_limits(first: Formulation) -> dict[RowKey, float]:
-    """Limits over the day as the rows of a horizon have them, carbon in g."""
-    problem, slack = first.inputs.problem, first.elasticity.slack
-    hours = len(first.horizon)
-    limits: dict[RowKey, float] = {}
-    for tenant in problem.tenants:
-        if tenant.budget_usd_per_h is not None:
-            key = ("tenant_budget", tenant.tenant_id)
-            limits[key] = tenant.budget_usd_per_h * hours + slack.get(key, 0.0)
-    cap_g = problem.plan_policy.carbon_cap_g_per_h
-    if cap_g is not None:
-        key = ("carbon_cap", "fleet")
-        limits[key] = cap_g * hours + slack.get(key, 0.0) * G_PER_KG
-    return limits
-
-
-def _taken(f: Formulation, values: Mapping[str, Mapping[ArcKey, float]]) -> dict[RowKey, float]:
-    """What an hour of a point takes of the limits over the day, carbon in g."""
-    problem = f.inputs.problem
-    reach = Reach(problem)
-    charged: dict[str, float] = {}
-    taken: dict[RowKey, list[float]] = {("carbon_cap", "fleet"): []}
-    for key, arc in f.inputs.arcs.items():
-        rate = values["x"][key]
-        if rate > 0:
-            if key[1] not in charged:
-                charged[key[1]] = charged_price_usd_per_h(reach, arc.group)
-            price = charged[key[1]] * arc.replica_seconds + arc.network_usd_per_request * S_PER_H
-            subject = ("tenant_budget", f.inputs.classes[key[0]].tenant_id)
-            taken.setdefault(subject, []).append(price * rate)
-    for site_id, site in f.inputs.sites.items():
-        for supply in site.supplies:
-            power_w = max(0.0, values["e"][site_id, supply.supply_id]) * W_PER_KW
-            taken["carbon_cap", "fleet"].append(power_w * carbon_g_per_w_h(problem, supply))
-    return {key: fsum(parts) for key, parts in taken.items()}
 
 
 def after_deferral(f: Formulation, amounts: Mapping[DeferKey, float]) -> dict[str, float]:

@@ -33,11 +33,12 @@ def cheapest_flows(
     *,
     limits: Mapping[RowKey, float],
     shed_price: Mapping[str, float],
+    wanted: Mapping[str, int] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Basis points by class and group that cost the least, shedding at `shed_price` per point.
 
-    min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == 10 000  and what y uses of
-    each limit is at most that. Raises FatalError if the solver errs.
+    min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == wanted[d]  (10 000 unless
+    told) and what y uses of each limit is at most that. Raises FatalError if the solver errs.
     """
     classes = sorted(shed_price)
     row_of = {("class", c): at for at, c in enumerate(classes)}
@@ -50,9 +51,8 @@ def cheapest_flows(
         entries.append(sorted(column))
     entries += [[(at, 1.0)] for at in range(len(classes))]
     keys = sorted(row_of, key=row_of.__getitem__)
-    upper = np.array(
-        [float(WHOLE_BP)] * len(classes) + [max(0.0, limits[k]) for k in keys[len(classes) :]]
-    )
+    asked = [float(WHOLE_BP if wanted is None else wanted[c]) for c in classes]
+    upper = np.array(asked + [max(0.0, limits[k]) for k in keys[len(classes) :]])
     lower = np.where(np.arange(len(keys)) < len(classes), upper, -highspy.kHighsInf)
     prices = np.array([f.price for f in flows] + [shed_price[c] for c in classes])
     values = _solved(entries, prices, lower=lower, upper=upper)

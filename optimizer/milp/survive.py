@@ -1,9 +1,9 @@
 """What each loss costs a plan at least, and the cuts that tell the formulation so.
 
-Decides the certificate where moving traffic to the nearest sites (`survive_plan`) leaves something
-exposed: a linear problem per loss serves the protected classes on the replicas of the other sites,
-unprotected traffic having given way. Its shadow prices make a cut that holds for every plan. The
-checker judges the certificate, knowing nothing of either.
+Decides the cuts: a linear problem per loss serves the protected classes on the replicas of the
+other sites, unprotected traffic having given way; its shadow prices make cuts that hold for every
+plan. Where the traffic then goes, the plan's certificate, is decided in `survive_plan` and
+`survive_local`; the checker judges it, knowing nothing of either.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from optimizer.costs import shed_price_usd_per_h, usable_part
 from optimizer.milp.constraints_survive import SurvivalCut
+from optimizer.milp.survive_local import best_answer
 from optimizer.plan import Plan
 from optimizer.reach import Reach
 from optimizer.survive import (
@@ -33,11 +34,6 @@ from sites.assignment import ReplicaGroup
 from sites.errors import FatalError
 from sites.fleet import at_period
 from sites.units import WHOLE_BP
-
-_DUST_BP = 1e-3
-
-_MOVING_PART = 1e-6
-"""What moving traffic that could stay costs, as part of leaving it exposed: it breaks ties only."""
 
 Floats = NDArray[np.float64]
 
@@ -91,12 +87,9 @@ class Losses:
         cuts: list[SurvivalCut] = []
         answers: list[LossAnswer] = []
         for lost_site_id in survivors.losses():
-            answer = survivors.nearest(lost_site_id)
-            if answer.exposed:
-                recourse = self.recourse(lost_site_id)
-                cuts += recourse.cuts(n=n, shed_bp=shed_bp)
-                answer = recourse.better(answer, survivors, n=n, shed_bp=shed_bp)
-            answers.append(answer)
+            answers.append(best_answer(survivors, lost_site_id))
+            if answers[-1].exposed:
+                cuts += self.recourse(lost_site_id).cuts(n=n, shed_bp=shed_bp)
         plan = with_certificate(self.reach, plan, answers=answers)
         return Survived(plan=plan, cuts=tuple(cuts))
 
@@ -145,7 +138,7 @@ class Recourse:
         solution's pi gives the one that this plan breaks, if it breaks any. One cut per part,
         unless a link or a supply that parts have in common is worth something.
         """
-        duals = self._solve(n, shed_bp)[1]
+        duals = self._duals(n, shed_bp)
         pi = np.clip(duals[: len(self.classes)], 0.0, self.price)
         worth = {
             key: float(-dual)
@@ -188,56 +181,18 @@ class Recourse:
             least=least,
         )
 
-    def better(
-        self,
-        nearest: LossAnswer,
-        survivors: Survivors,
-        *,
-        n: Mapping[str, float],
-        shed_bp: Mapping[str, float],
-    ) -> LossAnswer:
-        """An answer that exposes the least and moves as little as that allows, or the one there
-        was if that exposes no more.
-        """
-        stays = [
-            survivors.held[self.classes[at]].get(group_id, 0) > 0 for at, group_id in self.pairs
-        ]
-        moving = [_MOVING_PART * self.price[at] for at, _ in self.pairs]
-        values = self._solve(n, shed_bp, flow_price=np.where(stays, 0.0, moving))[0]
-        parts: dict[str, dict[str, float]] = {c: {} for c in self.classes}
-        for (at, group_id), value in zip(self.pairs, values, strict=False):
-            parts[self.classes[at]][group_id] = float(value)
-        shares = {c: whole_shares(parts[c], wanted=survivors.wanted(c)) for c in self.classes}
-        mine = survivors.answer(self.left, shares, lost_site_id=self.lost_site_id)
-        return min((nearest, mine), key=self._exposure)
-
-    def _exposure(self, answer: LossAnswer) -> float:
-        price = dict(zip(self.classes, self.price.tolist(), strict=True))
-        return float(sum(price[e.class_id] * e.basis_points for e in answer.exposed))
-
-    def _solve(
-        self,
-        n: Mapping[str, float],
-        shed_bp: Mapping[str, float],
-        *,
-        flow_price: Floats | None = None,
-    ) -> tuple[Floats, Floats]:
-        """Flows and what is exposed (bp), and the dual of every row, at n replicas."""
+    def _duals(self, n: Mapping[str, float], shed_bp: Mapping[str, float]) -> Floats:
+        """The dual of every row at n replicas."""
         wanted = np.array([max(0.0, WHOLE_BP - shed_bp.get(c, 0.0)) for c in self.classes])
         limits = np.array([self._limit(key, n) for key in self.keys])
         upper = np.concatenate((wanted, limits))
         lower = np.concatenate((wanted, np.full(len(limits), -highspy.kHighsInf)))
-        highs, flows = self._highs, np.arange(len(self.pairs), dtype=np.int32)
-        rows = np.arange(len(upper), dtype=np.int32)
+        highs, rows = self._highs, np.arange(len(upper), dtype=np.int32)
         highs.changeRowsBounds(len(rows), rows, lower, upper)
-        highs.changeColsCost(
-            len(flows), flows, np.zeros(len(flows)) if flow_price is None else flow_price
-        )
         highs.run()
         if highs.getModelStatus() not in _SOLVED:
             raise FatalError(f'HiGHS could not solve the loss of site "{self.lost_site_id}"')
-        solution = highs.getSolution()
-        return np.array(solution.col_value), np.array(solution.row_dual)
+        return np.array(highs.getSolution().row_dual)
 
     def _limit(self, key: RowKey, n: Mapping[str, float]) -> float:
         family, subject = key
@@ -304,23 +259,6 @@ def parts_of(reach: Reach) -> dict[str, str]:
         }
         part = {s: min(joined) if p in joined else p for s, p in part.items()}
     return part
-
-
-def whole_shares(parts: Mapping[str, float], *, wanted: int) -> dict[str, int]:
-    """Whole basis points of parts given in basis points, at most `wanted` in all.
-
-    Rounded down, then the largest remainders up, as far as the sum of the parts goes.
-    """
-    kept = {g: part for g, part in sorted(parts.items()) if part > _DUST_BP}
-    shares = {g: int(part + _DUST_BP) for g, part in kept.items()}
-    total = min(wanted, round(sum(kept.values())))
-    over = sum(shares.values()) - total
-    by_remainder = sorted(kept, key=lambda g: (shares[g] - kept[g], g))
-    for group_id in by_remainder[: max(0, -over)]:
-        shares[group_id] += 1
-    for group_id in by_remainder[::-1][: max(0, over)]:
-        shares[group_id] -= 1
-    return {g: bp for g, bp in shares.items() if bp > 0}
 
 
 def quiet() -> highspy.Highs:

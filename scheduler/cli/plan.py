@@ -27,6 +27,8 @@ WHY = click.option(
     "--why", "why", multiple=True, metavar="CLASS", help="Only this class, site by site."
 )
 PERIODS_MOST = 168
+"""A week of hours, the most that `optimizer.solve_day` plans together."""
+
 FULL = click.option("--full", is_flag=True, help="Everything, unchanged and rejected too.")
 
 
@@ -264,12 +266,22 @@ def _saved(asked: Asked, outcome: Outcome) -> SavedPlan:
     )
 
 
-def _show(session: Session, saved: SavedPlan, outcome: Outcome | None, *, full: bool) -> bool:
-    """Show a plan against the one before it; returns whether anything changes."""
+def _show(
+    session: Session,
+    saved: SavedPlan,
+    outcome: Outcome | None,
+    *,
+    full: bool,
+    priced: bool = True,
+) -> bool:
+    """Show a plan against the one before it; returns whether anything changes.
+
+    `priced`: with what a unit of each limit is worth.
+    """
     from scheduler.cli.plan_text import PlanText
     from sites.digest import to_plain
 
-    text = PlanText.of(saved, outcome)
+    text = PlanText.of(saved, outcome, priced=priced)
     if session.out.for_people:
         for line, style in text.lines(full=full):
             session.out.line(line, style=style)
@@ -358,6 +370,7 @@ def diff(
             before, after = api.state().plan, first
     else:
         before, after = first.plan, read_plan(after_path)
-    changes = _show(session, dataclasses.replace(after, before=before), None, full=full)
+    compared = dataclasses.replace(after, before=before)
+    changes = _show(session, compared, None, full=full, priced=False)
     if detailed_exitcode and changes:
         raise CliError(ExitCode.CHANGES)

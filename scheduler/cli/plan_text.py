@@ -23,9 +23,8 @@ from optimizer.explain_text import (
     shed_lines,
 )
 from optimizer.explanation import Explanation
-from optimizer.milp.worth import find_worth
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
-from optimizer.plan import Plan
+from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.worth import WORTH_SHOWN, Worth, worth_lines
 from scheduler.plan_file import SavedPlan
@@ -53,8 +52,11 @@ class PlanText:
     worth: tuple[Worth, ...]
 
     @classmethod
-    def of(cls, saved: SavedPlan, outcome: Outcome | None) -> PlanText:
-        """`outcome` spares looking for the candidate arcs again where the solve just found them."""
+    def of(cls, saved: SavedPlan, outcome: Outcome | None, *, priced: bool) -> PlanText:
+        """`outcome` spares looking for the candidate arcs again where the solve just found them.
+
+        `priced`: also say what a unit of each limit is worth, which takes a solve of its own.
+        """
         compared = diff_plans(saved.before, saved.plan, saved.problem)
         if is_large(saved.problem):
             explanation = explain_plan(saved.problem, saved.plan)
@@ -66,7 +68,7 @@ class PlanText:
             explanation=explain_plan(
                 saved.problem, saved.plan, arcs=found.arcs, pruned=found.pruned
             ),
-            worth=find_worth(saved.problem, found.arcs),
+            worth=_worth(saved.problem, found.arcs) if priced else (),
         )
 
     @property
@@ -110,6 +112,12 @@ class PlanText:
             f"state serial {self.saved.binding.state_serial}",
         ]
         return ", ".join(parts)
+
+
+def _worth(problem: Problem, arcs: tuple[CandidateArc, ...]) -> tuple[Worth, ...]:
+    from optimizer.milp.worth import find_worth  # the formulation's library takes long to load
+
+    return find_worth(problem, arcs)
 
 
 def _percent(part: float) -> str:

@@ -205,6 +205,19 @@ def test_all_at_once_never_costs_more_than_hour_by_hour(problem: Problem) -> Non
     assert whole.cost_usd <= chain.cost_usd + SLACK * abs(chain.cost_usd) + SLACK
 
 
+@settings(max_examples=15, deadline=None)
+@given(days.day_problems(max_sites=3, max_classes=2))
+def test_cuts_for_lost_sites_hold_for_every_schedule(problem: Problem) -> None:
+    policy = replace(problem.plan_policy, exposure_part=1.0)
+    classes = tuple(replace(c, protected=True) for c in problem.classes)
+    careful = replace(problem, plan_policy=policy, classes=classes)
+    whole, chain = day(careful, periods=2, rolling=False), day(careful, periods=2, rolling=True)
+
+    assert whole.bound_usd is not None and whole.gap is not None
+    assert whole.bound_usd <= chain.cost_usd * (1 + SLACK) + SLACK
+    assert whole.gap <= SLACK or whole.hit_limit == "survival_rounds"
+
+
 @settings(max_examples=20, deadline=None)
 @given(days.day_problems(max_sites=2, max_classes=2))
 def test_a_longer_deadline_never_costs_more(problem: Problem) -> None:

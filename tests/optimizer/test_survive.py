@@ -16,14 +16,14 @@ from optimizer.arcs import find_arcs
 from optimizer.costs import exposure_usd_per_h, shed_price_usd_per_h, usable_part
 from optimizer.greedy import greedy_plan
 from optimizer.milp.constraints_survive import SurvivalCut
-from optimizer.milp.survive import Losses, whole_shares
+from optimizer.milp.survive import Losses
 from optimizer.outcome import SolveStatus
 from optimizer.plan import ExposedTraffic, Plan, SurvivalShare
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.solve import solve
 from optimizer.survive import AfterLoss, check_survival, could_be_answered
-from optimizer.survive_plan import certified
+from optimizer.survive_plan import certified, whole_shares
 from sites.fleet import at_period
 from sites.units import WHOLE_BP
 from tests.optimizer import builders as b

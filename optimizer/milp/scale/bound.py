@@ -1,4 +1,4 @@
-"""What no plan can undercut: component by component in whole replicas, at prices of what they share.
+"""What no plan can undercut: components in whole replicas, at prices of what they share.
 
 Valid at any prices: what a component pays for shared limits beyond their worth is given back in
 `Frame.dual_offset`. The linear relaxation's bound is the same sum with replicas in parts.

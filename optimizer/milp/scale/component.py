@@ -1,4 +1,4 @@
-"""One component's problem as a small MIP: whole replicas for its classes, the rest as prices or room.
+"""One component's problem as a small MIP: whole replicas, all else as prices or as room.
 
 Two readings of one kernel. Over `Prices` the shared limits cost something and bind nothing: its
 proven optimum, summed over components, bounds any plan (`bound`). Within `Room` the shared limits
@@ -10,8 +10,6 @@ little at worst, never too much.
 """
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +85,7 @@ def place(
     prices: Prices,
     support: Positions,
     weight: float,
+    spare: bool,
     near: int,
     gap: float,
     nodes: int,
@@ -94,7 +93,8 @@ def place(
     """The cheapest answer for some classes while all others stand; None if the search finds none.
 
     Replicas pay their own price and `weight` times the prices of what they take from others.
-    `support` names arcs that always count as near: class x groups + group, ascending.
+    `spare`: leave room for the loss of a site. `support` names arcs that always count as near:
+    class x groups + group, ascending.
     """
     frame = ledger.frame
     current = ledger.flows_of(arcs.classes)
@@ -110,7 +110,8 @@ def place(
         base=base,
     )
     made.within(left)
-    made.survive_one()
+    if spare:
+        made.survive_one()
     shared = frame.accelerators[group] * prices.pool[frame.pool[group]]
     shared += frame.possible_kw[group] * prices.power[frame.site[group]]
     replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group] + weight * shared
@@ -213,7 +214,9 @@ class _Kernel:
         self._rows.block(-lp.INF, left, entries=possible, count=len(sites))
         limit = frame.stack.limit_kw[sites]
         before = np.cumsum(limit, axis=1) - limit
-        left = np.clip(before + limit - np.maximum(before, others.drawn_kw[sites, None]), 0.0, limit)
+        left = np.clip(
+            before + limit - np.maximum(before, others.drawn_kw[sites, None]), 0.0, limit
+        )
         self._supply_kw = left.ravel()
         self._supply_price = frame.stack.usd_per_kwh[sites].ravel()
         supply = self._first_supply + np.arange(left.size)
@@ -260,11 +263,10 @@ class _Kernel:
         spared = -kept if len(self._supply_kw) else np.zeros(self._groups)
         parts = [self._flow, self._shed, replica_usd_per_h, spared, self._supply_price]
         ones = np.ones(self.arcs.count + self._classes)
+        whole = np.ones(len(self._exposed_price))
         made = lp.make(
             cost=np.concatenate([*parts, self._exposed_price]),
-            upper=np.concatenate(
-                [ones, self._most, self._running, self._supply_kw, np.ones(len(self._exposed_price))]
-            ),
+            upper=np.concatenate([ones, self._most, self._running, self._supply_kw, whole]),
             rows=self._rows.rows(),
             whole=self.first_replica + np.arange(self._groups),
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.milp.scale.price_lp import Relaxation
@@ -28,14 +29,14 @@ class Flows:
     busy: Floats
     usd_per_h: Floats
 
-    def only(self, kept: object) -> Flows:
-        """The flows of a mask."""
+    def only(self, kept: NDArray[np.intp] | slice) -> Flows:
+        """The flows at some positions."""
         return Flows(
-            cls=self.cls[kept],  # type: ignore[index]
-            group=self.group[kept],  # type: ignore[index]
-            part=self.part[kept],  # type: ignore[index]
-            busy=self.busy[kept],  # type: ignore[index]
-            usd_per_h=self.usd_per_h[kept],  # type: ignore[index]
+            cls=self.cls[kept],
+            group=self.group[kept],
+            part=self.part[kept],
+            busy=self.busy[kept],
+            usd_per_h=self.usd_per_h[kept],
         )
 
 
@@ -72,10 +73,15 @@ def use_of(frame: Frame, group: Positions, replicas: Floats, busy: Floats) -> Us
     site = frame.site[group]
     drawn = replicas * frame.idle_kw[group] + busy * frame.busy_kw[group]
     return Use(
-        accelerators=np.bincount(frame.pool[group], replicas * frame.accelerators[group], pools),
-        possible_kw=np.bincount(site, replicas * frame.possible_kw[group], sites),
-        drawn_kw=np.bincount(site, drawn, sites),
+        accelerators=_sums(frame.pool[group], replicas * frame.accelerators[group], pools),
+        possible_kw=_sums(site, replicas * frame.possible_kw[group], sites),
+        drawn_kw=_sums(site, drawn, sites),
     )
+
+
+def _sums(position: Positions, value: Floats, count: int) -> Floats:
+    total: Floats = np.bincount(position, value, count).astype(np.float64)
+    return total
 
 
 def relaxed_use(frame: Frame, relaxation: Relaxation, *, asked: Floats) -> list[Use]:
@@ -143,9 +149,30 @@ class Ledger:
         flowing = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
         nothing = np.zeros(len(group))
         standing = use_of(self.frame, group, self.replicas[group], nothing)
-        left = self.used.plus(flowing, times=-1.0).plus(standing, times=-1.0).plus(self.reserve)
+        own = flowing.plus(standing)
+        left = self._with_reserve(self.used.plus(own, times=-1.0), own=own)
         base = self.busy[group] - np.bincount(freed.group, freed.busy, self.frame.groups)[group]
         return left, np.where(base > 1e-9, base, 0.0)
+
+    def _with_reserve(self, others: Use, *, own: Use) -> Use:
+        """Others' use and the reserve, which never takes what one's own answer takes already."""
+        frame = self.frame
+        supply_kw = frame.stack.limit_kw.sum(axis=1)
+
+        def held(other: Floats, reserve: Floats, limit: Floats) -> Floats:
+            return np.maximum(other, np.minimum(other + reserve, limit))
+
+        return Use(
+            accelerators=held(
+                others.accelerators,
+                self.reserve.accelerators,
+                frame.pool_count - own.accelerators,
+            ),
+            possible_kw=held(
+                others.possible_kw, self.reserve.possible_kw, frame.budget_kw - own.possible_kw
+            ),
+            drawn_kw=held(others.drawn_kw, self.reserve.drawn_kw, supply_kw - own.drawn_kw),
+        )
 
     def with_change(self, change: Change) -> tuple[Use, float]:
         """What would be taken and what all would cost (USD/h) with a change."""
@@ -174,9 +201,9 @@ class Ledger:
         if not all(bool((taken <= limit + 1e-6).all()) for taken, limit in pairs):
             return False
         _, base = self.others(change.classes, change.group)
-        carried = base + np.bincount(change.flows.group, change.flows.busy, frame.groups)[
-            change.group
-        ]
+        carried = (
+            base + np.bincount(change.flows.group, change.flows.busy, frame.groups)[change.group]
+        )
         rated = change.replicas * frame.rateable[change.group]
         return bool((carried <= rated * (1 + 1e-7) + 1e-7).all())
 

@@ -76,9 +76,7 @@ class RowBuilder:
         )
 
 
-def make(
-    *, cost: Floats, upper: Floats, rows: Rows, whole: NDArray[np.intp] | None = None
-) -> Any:
+def make(*, cost: Floats, upper: Floats, rows: Rows, whole: NDArray[np.intp] | None = None) -> Any:
     """A HighsLp with columns from 0 to `upper`, row-wise; `whole` columns are integer."""
     order = np.lexsort((rows.column, rows.row))
     lp = highspy.HighsLp()

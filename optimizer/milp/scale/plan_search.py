@@ -1,6 +1,8 @@
 """A plan some classes at a time: first who has little choice, then whole components, then passes.
 
-Dive: classes with few sites to go to are placed before all others; then each component whole,
+Dive: classes with few sites to go to, of all components at once, are placed before all others (the
+whole replicas that many services need at few sites are a packing problem of their own, and nothing
+is kept spare there yet); then each component whole,
 within what is left after those placed before and the relaxation's share of those still to come,
 paying the prices of what it takes. Passes: classes are placed anew at true cost while all others
 stand, and kept if the whole gets cheaper. Jobs of one batch look at the same ledger, so the answer
@@ -21,7 +23,7 @@ from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.ledger import Change, Ledger, Use
 from optimizer.milp.scale.workers import Workers
 
-BATCH = 4
+BATCH = 2
 """Jobs that look at the same ledger."""
 
 _WIDER = (4, 16)
@@ -51,23 +53,20 @@ class Search:
     is_over: Callable[[], bool]
 
 
-def narrow_classes(frame: Frame, *, sites: int) -> list[Positions]:
-    """Per component, the classes whose arcs lead to at most so many sites."""
-    found = []
-    for classes in frame.components:
-        counts = [len(np.unique(frame.site[frame.sweep.arcs_of(int(d)).group])) for d in classes]
-        found.append(classes[np.array(counts) <= sites])
-    return found
+def narrow_classes(frame: Frame, *, sites: int) -> Positions:
+    """The classes whose arcs lead to at most so many sites, ascending."""
+    counts = [
+        len(np.unique(frame.site[frame.sweep.arcs_of(at).group])) for at in range(len(frame.rate))
+    ]
+    return np.flatnonzero(np.array(counts) <= sites)
 
 
-def dive(search: Search, *, reserves: list[Use], narrow: list[Positions], effort: Effort) -> None:
+def dive(search: Search, *, reserves: list[Use], narrow: Positions, effort: Effort) -> None:
     """Place everything once. Cut short, what is not placed yet is shed."""
     frame, ledger = search.frame, search.ledger
     worth = [-float(frame.shed_usd_per_h[classes].sum()) for classes in frame.components]
-    order = [int(at) for at in np.lexsort((np.arange(len(worth)), worth))]
-    for first in range(0, len(order), BATCH):
-        jobs = [narrow[number] for number in order[first : first + BATCH] if len(narrow[number])]
-        _step(search, jobs, weight=1.0, effort=effort)
+    order = [int(at) for at in np.argsort(np.array(worth), kind="stable")]
+    _step(search, [narrow] if len(narrow) else [], weight=1.0, effort=effort, spare=False)
     for one in reserves:
         ledger.reserve = ledger.reserve.plus(one)
     for first in range(0, len(order), BATCH):
@@ -99,7 +98,14 @@ def improve(search: Search, jobs: list[Positions], *, effort: Effort) -> float:
     return before - search.ledger.cost_usd_per_h()
 
 
-def _step(search: Search, jobs: list[Positions], *, weight: float, effort: Effort) -> None:
+def _step(
+    search: Search,
+    jobs: list[Positions],
+    *,
+    weight: float,
+    effort: Effort,
+    spare: bool = True,
+) -> None:
     """Place some jobs on the same ledger, then take them in order."""
     if search.is_over():
         return
@@ -111,6 +117,7 @@ def _step(search: Search, jobs: list[Positions], *, weight: float, effort: Effor
             prices=search.prices,
             support=search.support,
             weight=weight,
+            spare=spare,
             near=effort.near,
             gap=effort.gap,
             nodes=effort.nodes,

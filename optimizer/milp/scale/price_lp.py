@@ -103,7 +103,9 @@ def relax(
             best, prices = found, solved.prices
         short = (solved.shed > 1e-6) & (held < frame.shed_usd_per_h)
         true_cost = solved.cost + float((solved.shed * (frame.shed_usd_per_h - held)).sum())
-        held = np.where(short, np.minimum(frame.shed_usd_per_h, held * (1.5 if turn < 3 else 4)), held)
+        held = np.where(
+            short, np.minimum(frame.shed_usd_per_h, held * (1.5 if turn < 3 else 4)), held
+        )
         nothing_new = not any(one.count for one in wanted) and not short.any()
         is_near = true_cost - best <= tolerance * abs(true_cost)
         if nothing_new or is_near or turn == _ROUNDS - 1:

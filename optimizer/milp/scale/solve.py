@@ -19,6 +19,7 @@ from optimizer.milp.scale.ledger import Ledger, relaxed_use
 from optimizer.milp.scale.plan_search import Effort, Search, dive, improve, narrow_classes
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.to_plan import plan_of, take_up
+from optimizer.milp.scale.trim import trim_links
 from optimizer.milp.scale.workers import SerialWorkers, Workers
 from optimizer.outcome import Outcome, SolveStatus
 from optimizer.plan import Plan
@@ -94,7 +95,7 @@ def solve_at_scale(
     if start is None:
         narrow = narrow_classes(frame, sites=_NARROW_SITES)
         asked = np.ones(len(frame.rate))
-        asked[np.concatenate([np.zeros(0, dtype=np.intp), *narrow])] = 0.0
+        asked[narrow] = 0.0
         reserves = relaxed_use(frame, relaxation, asked=asked)
         dive(search, reserves=reserves, narrow=narrow, effort=effort)
     else:
@@ -110,6 +111,7 @@ def solve_at_scale(
                 bound, method = whole, METHOD_MIP
         if saved <= _WORTHWHILE * gap_limit * abs(ledger.cost_usd_per_h()):
             break
+    trim_links(ledger)
     return _judged(problem, ledger, bound=bound, method=method, is_over=is_over())
 
 

@@ -31,9 +31,7 @@ class Cover:
     exposed_usd_per_h: Floats
 
 
-def survival_rows(
-    frame: Frame, arcs: ComponentArcs, shed_usd_per_h: Floats
-) -> Iterator[Cover]:
+def survival_rows(frame: Frame, arcs: ComponentArcs, shed_usd_per_h: Floats) -> Iterator[Cover]:
     """Rows of every protected class with few sites, then of all protected classes together."""
     part = frame.tables.problem.plan_policy.exposure_part
     protected = frame.tables.classes.protected[arcs.classes]

@@ -10,6 +10,7 @@ import numpy as np
 from optimizer.costs import priced_plan
 from optimizer.milp.extract import whole_basis_points
 from optimizer.milp.scale.catalogue import component_arcs
+from optimizer.milp.scale.frame import Positions
 from optimizer.milp.scale.ledger import Change, Flows, Ledger
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
@@ -91,7 +92,7 @@ def take_up(ledger: Ledger, plan: Plan) -> None:
 
 def _change(
     ledger: Ledger,
-    classes: np.ndarray[tuple[int], np.dtype[np.intp]],
+    classes: Positions,
     *,
     wanted: dict[str, int],
     named: dict[str, int],
@@ -109,9 +110,9 @@ def _change(
     used = part > 0
     group = np.unique(arcs.group)
     count = np.zeros(frame.groups)
-    for group_id, replicas in wanted.items():
+    for group_id, standing in wanted.items():
         if group_id in named:
-            count[named[group_id]] = replicas
+            count[named[group_id]] = standing
     replicas = np.minimum(count[group], frame.most[group])
     busy = np.bincount(arcs.group, arcs.busy * part, frame.groups)
     rated = np.zeros(frame.groups)

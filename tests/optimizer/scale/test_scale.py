@@ -19,6 +19,7 @@ from optimizer.problem import Problem
 from optimizer.solve import solve
 from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
+from tests.optimizer.builders import problem as one_site
 from tests.optimizer.builders import rich_problems
 
 SLACK = 1e-6
@@ -148,7 +149,7 @@ def test_an_earlier_plan_is_taken_up(problem: Problem) -> None:
 
 
 def test_prices_clear_a_market_near_its_relaxation() -> None:
-    problem = plain(tiny())
+    problem = plain(one_site())
     frame = take_frame(tabulate(problem))
     start = opening_prices(frame)
     sample = sampled_arcs(frame, start, SerialWorkers())
@@ -156,10 +157,3 @@ def test_prices_clear_a_market_near_its_relaxation() -> None:
     relaxed = relax(frame, cleared, SerialWorkers(), tolerance=1e-6, is_over=never)
     assert relaxed.bound_usd_per_h == pytest.approx(solve(problem).bound_usd_per_h, rel=0.5)
     assert unsuited(frame.tables) == ""
-
-
-def tiny() -> Problem:
-    """One site, one class, worked by hand elsewhere."""
-    from tests.optimizer.builders import problem
-
-    return problem()

@@ -1,0 +1,290 @@
+"""The linear relaxation over all columns and rows, of which HiGHS holds the part that matters.
+
+Decides what the solver holds: traffic columns enter when their reduced cost is negative, waiting
+rows when they are broken. Every bound given out is worked out over all columns, so what was left
+out cannot make it wrong. An artificial column per class keeps the part solvable; a bound with
+artificial traffic in it is still a bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import highspy
+import numpy as np
+
+from optimizer.milp.whole.matrix import Mask, Places, Whole
+from optimizer.tables import Floats
+from sites.errors import FatalError
+
+INF = float("inf")
+
+_INT32_MAX = 2_147_483_647
+_USABLE = (
+    highspy.HighsModelStatus.kOptimal,
+    highspy.HighsModelStatus.kIterationLimit,
+    highspy.HighsModelStatus.kObjectiveBound,
+)
+
+_BROKEN = 1e-6
+"""Relative to a row's largest bound or coefficient."""
+
+_NEGATIVE = 1e-7
+_ROUNDS = 200
+_ENTERING = 4
+_FEW = 2_000
+_CLOSE = 1e-7
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Relaxed:
+    """Optimum of a relaxation. `bound` holds for every point within the bounds given (USD/h; inf:
+    there is none). `values` and `reduced` are by column, `artificial` the traffic nobody carries.
+    """
+
+    bound: float
+    values: Floats
+    reduced: Floats
+    artificial: float
+    iterations: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no point lies within the bounds."""
+        return self.bound == INF
+
+
+class Relaxation:
+    """One HiGHS object, warm from solve to solve."""
+
+    def __init__(self, whole: Whole, *, first: Mask) -> None:
+        """`first` marks the flow columns held from the start."""
+        self.whole = whole
+        self.iterations = 0
+        self._highs = _fresh()
+        self._place = np.full(whole.columns, -1, dtype=np.intp)
+        self._row_place = np.full(whole.rows, -1, dtype=np.intp)
+        self._columns: Places = np.zeros(0, dtype=np.intp)
+        self._rows: Places = np.zeros(0, dtype=np.intp)
+        self._artificial = len(whole.balance)
+        self._lower, self._upper = whole.lower.copy(), whole.upper.copy()
+        self._scale = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+        self._penalty = _penalty(whole)
+        self._add_rows(np.flatnonzero(~whole.waiting))
+        self._add_artificial()
+        self._add_columns(np.flatnonzero(~whole.flow | first))
+
+    @property
+    def held(self) -> Places:
+        """Columns the solver holds."""
+        return self._columns
+
+    @property
+    def rows(self) -> Places:
+        """Rows the solver holds."""
+        return self._rows
+
+    def solve(
+        self, lower: Floats, upper: Floats, *, cutoff: float = INF, iterations: int = _INT32_MAX
+    ) -> Relaxed:
+        """The optimum with every column between `lower` and `upper`, or a bound: any of at least
+        `cutoff`, or the one that stands after so many simplex iterations.
+        """
+        self._set_bounds(lower, upper)
+        before = self.iterations
+        answer = self._nothing()
+        for _ in range(_ROUNDS):
+            left = max(1, before + iterations - self.iterations)
+            if not self._run(iterations=left, cutoff=cutoff):
+                return self._nothing()
+            answer = self._answer(before)
+            if self.iterations - before >= iterations:
+                return answer
+            if answer.bound >= cutoff:
+                return answer
+            missing = self._priced(answer.reduced)
+            broken = self._broken(answer.values)
+            if len(missing) == 0 and len(broken) == 0:
+                return answer
+            self._add_rows(broken)
+            self._add_columns(missing)
+        return answer
+
+    def _nothing(self) -> Relaxed:
+        none = np.zeros(self.whole.columns)
+        return Relaxed(bound=INF, values=none, reduced=none, artificial=0.0, iterations=0)
+
+    def _run(self, *, iterations: int, cutoff: float) -> bool:
+        _must(self._highs.setOptionValue("simplex_iteration_limit", iterations), "set a limit")
+        _must(self._highs.setOptionValue("objective_bound", cutoff), "set a cutoff")
+        _must(self._highs.run(), "run")
+        self.iterations += max(0, int(self._highs.getInfo().simplex_iteration_count))
+        status = self._highs.getModelStatus()
+        if status in (
+            highspy.HighsModelStatus.kInfeasible,
+            highspy.HighsModelStatus.kUnboundedOrInfeasible,
+        ):
+            return False
+        if status not in _USABLE:
+            raise FatalError(
+                f"relaxation ended with {self._highs.modelStatusToString(status)!r}; "
+                "report the problem that causes it"
+            )
+        return True
+
+    def _answer(self, before: int) -> Relaxed:
+        whole = self.whole
+        solution = self._highs.getSolution()
+        values = np.zeros(whole.columns)
+        column_value = np.array(solution.col_value)
+        values[self._columns] = column_value[self._artificial :]
+        duals = np.zeros(whole.rows)
+        duals[self._rows] = np.array(solution.row_dual)
+        reduced = whole.cost - np.bincount(
+            whole.index,
+            weights=whole.value * np.repeat(duals, np.diff(whole.start)),
+            minlength=whole.columns,
+        )
+        return Relaxed(
+            bound=self._proven(duals, reduced),
+            values=values,
+            reduced=reduced,
+            artificial=float(column_value[: self._artificial].sum()),
+            iterations=self.iterations - before,
+        )
+
+    def _proven(self, duals: Floats, reduced: Floats) -> float:
+        """What the duals prove (USD/h): rows at the limit they pay for, columns at the bound they
+        are drawn to. Holds for any duals; columns not held, and rows not held, are all in it.
+        """
+        whole = self.whole
+        limit = np.where(duals > 0, whole.row_lower, whole.row_upper)
+        end = np.where(reduced > 0, self._lower, self._upper)
+        paid, drawn = duals != 0, np.abs(reduced) > _NEGATIVE
+        drawn |= np.isfinite(end)
+        return float(duals[paid] @ limit[paid]) + float(reduced[drawn] @ end[drawn])
+
+    def _priced(self, reduced: Floats) -> Places:
+        """Columns to enter: per class-like run, the few most negative."""
+        out = np.flatnonzero((self._place < 0) & (reduced < -_NEGATIVE) & (self._upper > 0))
+        if len(out) <= _FEW:
+            return out
+        worth = reduced[out] * self._upper[out]
+        return np.sort(out[np.argsort(worth, kind="stable")[:_FEW]])
+
+    def _broken(self, values: Floats) -> Places:
+        whole = self.whole
+        if whole.rows == 0:
+            return np.zeros(0, dtype=np.intp)
+        activity = np.add.reduceat(whole.value * values[whole.index], whole.start[:-1])
+        slack = _BROKEN * self._scale
+        outside = (activity > whole.row_upper + slack) | (activity < whole.row_lower - slack)
+        return np.flatnonzero(outside & (self._row_place < 0))
+
+    def _set_bounds(self, lower: Floats, upper: Floats) -> None:
+        changed = np.flatnonzero((lower != self._lower) | (upper != self._upper))
+        if len(changed) == 0:
+            return
+        self._lower[changed], self._upper[changed] = lower[changed], upper[changed]
+        there = changed[self._place[changed] >= 0]
+        at = (self._place[there] + self._artificial).astype(np.int32)
+        _must(
+            self._highs.changeColsBounds(len(at), at, lower[there], upper[there]), "change bounds"
+        )
+
+    def _add_artificial(self) -> None:
+        count = self._artificial
+        at = self._row_place[self.whole.balance].astype(np.int32)
+        _must(
+            self._highs.addCols(
+                count,
+                np.full(count, self._penalty),
+                np.zeros(count),
+                np.full(count, INF),
+                count,
+                np.arange(count, dtype=np.int32),
+                at,
+                np.ones(count),
+            ),
+            "take artificial columns",
+        )
+
+    def _add_columns(self, columns: Places) -> None:
+        if len(columns) == 0:
+            return
+        whole = self.whole
+        first, length = whole.column_start[columns], np.diff(whole.column_start)[columns]
+        entry = spans(first, length)
+        owner = np.repeat(np.arange(len(columns)), length)
+        there = self._row_place[whole.row_of[entry]] >= 0
+        entry, owner = entry[there], owner[there]
+        self._place[columns] = len(self._columns) + np.arange(len(columns))
+        self._columns = np.concatenate([self._columns, columns])
+        _must(
+            self._highs.addCols(
+                len(columns),
+                whole.cost[columns],
+                self._lower[columns],
+                self._upper[columns],
+                len(entry),
+                np.searchsorted(owner, np.arange(len(columns))).astype(np.int32),
+                self._row_place[whole.row_of[entry]].astype(np.int32),
+                whole.value_of[entry],
+            ),
+            "take columns",
+        )
+
+    def _add_rows(self, rows: Places) -> None:
+        if len(rows) == 0:
+            return
+        whole = self.whole
+        entry = spans(whole.start[rows], np.diff(whole.start)[rows])
+        owner = np.repeat(np.arange(len(rows)), np.diff(whole.start)[rows])
+        there = self._place[whole.index[entry]] >= 0
+        entry, owner = entry[there], owner[there]
+        self._row_place[rows] = len(self._rows) + np.arange(len(rows))
+        self._rows = np.concatenate([self._rows, rows])
+        _must(
+            self._highs.addRows(
+                len(rows),
+                whole.row_lower[rows],
+                whole.row_upper[rows],
+                len(entry),
+                np.searchsorted(owner, np.arange(len(rows))).astype(np.int32),
+                (self._place[whole.index[entry]] + self._artificial).astype(np.int32),
+                whole.value[entry],
+            ),
+            "take rows",
+        )
+
+
+def spans(first: Places, length: Places) -> Places:
+    """``first[i], first[i] + 1, ...`` (`length[i]` of them) for each i, one after the other."""
+    before = np.cumsum(length) - length
+    found: Places = np.arange(int(length.sum())) + np.repeat(first - before, length)
+    return found
+
+
+def _penalty(whole: Whole) -> float:
+    """Price of a request/s nobody carries: above what any column's worth of one costs."""
+    return 10.0 * float(np.abs(whole.cost).max(initial=1.0))
+
+
+def _fresh() -> Any:
+    highs = highspy.Highs()
+    options: dict[str, Any] = {
+        "output_flag": False,
+        "threads": 1,
+        "presolve": "off",
+        "primal_feasibility_tolerance": 1e-8,
+        "dual_feasibility_tolerance": 1e-8,
+    }
+    for name, value in options.items():
+        _must(highs.setOptionValue(name, value), f"set {name}")
+    return highs
+
+
+def _must(status: Any, action: str) -> None:
+    if status == highspy.HighsStatus.kError:
+        raise FatalError(f"HiGHS could not {action}; report the problem that causes it")
