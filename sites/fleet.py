@@ -220,7 +220,8 @@ class Link:
     @property
     def link_id(self) -> str:
         """``a--b`` with the ends in alphabetical order."""
-        return "--".join(sorted((self.site_a, self.site_b)))
+        a, b = self.site_a, self.site_b
+        return f"{a}--{b}" if a < b else f"{b}--{a}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
