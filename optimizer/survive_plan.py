@@ -39,10 +39,13 @@ _DUST_BP = 1e-3
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LossAnswer:
-    """What one loss leads to: the shares of classes that change, and what of them is exposed."""
+    """What one loss leads to: the shares of classes that change, what of them is exposed, and
+    whether other traffic has to give way.
+    """
 
     survival: tuple[SurvivalShare, ...] = ()
     exposed: tuple[ExposedTraffic, ...] = ()
+    pushes: bool = False
 
 
 def certified(reach: Reach, plan: Plan) -> Plan:
@@ -91,6 +94,7 @@ class Tally:
 
     now: Mapping[RowKey, float]
     limits: dict[RowKey, float]
+    others: Mapping[RowKey, float] = field(default_factory=dict)
     more: dict[RowKey, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, uses: Mapping[RowKey, float], basis_points: int) -> None:
@@ -102,13 +106,17 @@ class Tally:
         """What is left of a limit, below 0 where more is used."""
         return self.limits[key] - self.now.get(key, 0.0) - self.more.get(key, 0.0)
 
-    def fits(self, uses: Mapping[RowKey, float]) -> int:
-        """Most basis points that still fit, rounded up: the checker forgives each share one."""
+    def fits(self, uses: Mapping[RowKey, float], *, gently: bool = False) -> int:
+        """Most basis points that still fit, rounded up: the checker forgives each share one.
+
+        `gently`: beside what others use; else they give way.
+        """
         most = float(WHOLE_BP)
         for key, each in uses.items():
             if each == 0:
                 continue
-            most = min(most, self.left(key) / each - _ROUNDING)
+            taken = self.others.get(key, 0.0) if gently else 0.0
+            most = min(most, (self.left(key) - taken) / each - _ROUNDING)
         return max(0, ceil(most))
 
 
@@ -141,6 +149,13 @@ class Survivors:
             for group_id, basis_points in shares.items():
                 for key, each in self.uses(reach, class_id, group_id).items():
                     self.now[key] += each * basis_points
+        self.others: dict[RowKey, float] = defaultdict(float)
+        for share in plan.shares:
+            if share.class_id not in self.classes:
+                group = self.groups[share.group_id].group
+                uses = uses_per_bp(reach, reach.classes[share.class_id], group)
+                for key, each in uses.items():
+                    self.others[key] += each * share.basis_points
         self.touched = self._touched()
 
     def losses(self) -> tuple[str, ...]:
@@ -148,17 +163,24 @@ class Survivors:
         return tuple(sorted(self.touched))
 
     def nearest(self, lost_site_id: str) -> LossAnswer:
-        """The answer that keeps what can stay and moves the rest to the nearest sites with room."""
+        """The answer that keeps what can stay and moves the rest to the nearest sites with room:
+        first to room nobody uses, then to what other traffic can give up.
+        """
         left = AfterLoss(self.reach, lost_site_id)
-        tally = Tally(now=self.now, limits=self.limits)
+        tally = Tally(now=self.now, limits=self.limits, others=self.others)
         classes = self.in_order(self.touched[lost_site_id])
         for class_id in classes:
             for group_id, basis_points in self.held[class_id].items():
                 tally.add(self.uses(self.reach, class_id, group_id), -basis_points)
         stays = {c: self._keep(left, c, tally=tally, lost_site_id=lost_site_id) for c in classes}
         for class_id in classes:
-            self._place(left, class_id, tally=tally, shares=stays[class_id])
-        return self.answer(left, {c: stays[c] for c in classes}, lost_site_id=lost_site_id)
+            self._place(left, class_id, tally=tally, shares=stays[class_id], gently=True)
+        pushed = [
+            self._place(left, class_id, tally=tally, shares=stays[class_id], gently=False)
+            for class_id in classes
+        ]
+        answer = self.answer(left, {c: stays[c] for c in classes}, lost_site_id=lost_site_id)
+        return replace(answer, pushes=any(pushed))
 
     def answer(
         self, left: Reach, shares: Mapping[str, Mapping[str, int]], *, lost_site_id: str
@@ -195,10 +217,10 @@ class Survivors:
         """Classes as they are served when room is short: low priority numbers first, then id."""
         return sorted(class_ids, key=lambda c: (self.classes[c].priority, c))
 
-    def options(self, left: Reach, class_id: str) -> tuple[str, ...]:
+    def options(self, left: Reach, class_id: str, *, lost_too: bool = False) -> tuple[str, ...]:
         """Placed groups that may answer a class entering where it then enters, nearest first.
 
-        Those at the lost site may be among them.
+        With `lost_too`, those at the lost site are among them where the class enters as before.
         """
         one = self.classes[class_id]
         entry = left.entry(one)
@@ -214,6 +236,8 @@ class Survivors:
                     if way is not None and reach.refusal(one, placed.group) is None:
                         found.append((way.rtt_ms, placed.group.group_id))
             self._options[key] = tuple(group_id for _, group_id in sorted(found))
+        if lost_too:
+            return self._options[key]
         lost = left.lost - self.reach.lost
         return tuple(g for g in self._options[key] if self.groups[g].group.site_id not in lost)
 
@@ -279,43 +303,51 @@ class Survivors:
                 kept[group_id] = stays
         return kept
 
-    def _place(self, left: Reach, class_id: str, *, tally: Tally, shares: dict[str, int]) -> None:
-        """Spread what is missing over the nearest sites with room, by how much room each has."""
+    def _place(
+        self, left: Reach, class_id: str, *, tally: Tally, shares: dict[str, int], gently: bool
+    ) -> int:
+        """Spread what is missing over the nearest sites with room, by how much room each has.
+
+        Answers how many basis points that placed.
+        """
         missing = self.wanted(class_id) - sum(shares.values())
-        options = self.options(left, class_id) if missing > 0 else ()
-        near = self._neighbours(left, class_id, tally=tally, missing=missing, options=options)
-        total = sum(free for _, free in near)
-        parts = [(group_id, missing * free // total) for group_id, free in near]
-        parts += [(group_id, missing) for group_id in ([g for g, _ in near] or ())]
+        if missing <= 0:
+            return 0
+        options = self.options(left, class_id)
+        free = (
+            (group_id, tally.fits(self.uses(left, class_id, group_id), gently=gently))
+            for group_id in options
+        )
+        near = self._neighbours(free, missing=missing)
+        total = sum(room for _, room in near)
+        parts = [(group_id, missing * room // total) for group_id, room in near]
+        parts += [(group_id, missing) for group_id, _ in near]
         parts += [(group_id, missing) for group_id in options]
+        open_bp = missing
         for group_id, part in parts:
+            if open_bp <= 0:
+                break
             uses = self.uses(left, class_id, group_id)
-            left_over = self.wanted(class_id) - sum(shares.values())
-            gained = min(part, left_over, tally.fits(uses)) if left_over > 0 else 0
+            gained = min(part, open_bp, tally.fits(uses, gently=gently))
             if gained > 0:
                 tally.add(uses, gained)
                 shares[group_id] = shares.get(group_id, 0) + gained
+                open_bp -= gained
+        return missing - open_bp
 
     def _neighbours(
-        self,
-        left: Reach,
-        class_id: str,
-        *,
-        tally: Tally,
-        missing: int,
-        options: tuple[str, ...],
+        self, free: Iterable[tuple[str, int]], *, missing: int
     ) -> list[tuple[str, int]]:
         """(group, room) at the nearest sites: at least three, with twice the room needed."""
         near: list[tuple[str, int]] = []
         sites: set[str] = set()
-        for group_id in options:
+        for group_id, room in free:
             site_id = self.groups[group_id].group.site_id
-            enough = sum(free for _, free in near) >= HEADROOM_WANTED * missing
+            enough = sum(r for _, r in near) >= HEADROOM_WANTED * missing
             if enough and len(sites) >= FEWEST_NEIGHBOURS and site_id not in sites:
                 break
-            free = tally.fits(self.uses(left, class_id, group_id))
-            if free > 0:
-                near.append((group_id, free))
+            if room > 0:
+                near.append((group_id, room))
                 sites.add(site_id)
         return near
 

@@ -123,7 +123,7 @@ def _hours(problem: Problem, schedule: DaySchedule) -> Iterator[Violation]:
             running=running,
             demand=stated.demand,
         )
-        for part in fields(Problem):
+        for part in (f for f in fields(Problem) if f.compare):
             if getattr(due, part.name) != getattr(stated, part.name):
                 yield Violation(
                     code="hour_problem",

@@ -9,7 +9,7 @@ explained.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import pyomo.environ as pyo
@@ -42,6 +42,8 @@ from sites.traffic import TrafficClass
 from sites.units import MS_PER_S, W_PER_KW, WHOLE_BP
 
 _DUST = 1e-6
+_HEAVIEST = 1e6
+_LIGHTEST = 1e-9
 _MENDED = ("pool_accelerators", "site_power", "supply_limit", "replica_cap", "carbon_cap")
 _GIVING = (*ELASTIC_FAMILIES, "latency_mix", "quality_floor", "tenant_budget", "carbon_cap")
 _PHYSICAL = ("pool_accelerators", "site_power", "supply_limit", "link_bandwidth")
@@ -130,7 +132,8 @@ def relaxations(
         ways += _ways(problem, kept, choices=[_PHYSICAL])
     if not ways:
         ways = _ways(problem, kept, choices=[_GIVING])
-    return tuple(sorted(ways, key=lambda way: (sum(r.price_usd_per_h for r in way), way[0].code)))
+    ways.sort(key=lambda way: (sum(r.price_usd_per_h for r in way), way[0].code))
+    return tuple(tuple(replace(r, way=at) for r in way) for at, way in enumerate(ways))
 
 
 def _ways(
@@ -176,7 +179,7 @@ def _least_excess(
             f.model.excess[key].setub(at_most.get(key, 0.0))
         tie_break = 1.0 / max(1.0, abs(f.limits[key]))
         weights.append((_unit_price(reach, key) + 1e-3 * tie_break, f.model.excess[key]))
-    f.model.least = pyo.Objective(expr=f.sum_of(weights), sense=pyo.minimize)
+    f.model.least = pyo.Objective(expr=f.sum_of(_evened(weights)), sense=pyo.minimize)
     budget = replace(budget_of(problem), gap=1e-4)
     point = run(compile_model(f), budget)
     if point.status in (PointStatus.INFEASIBLE, PointStatus.NONE):
@@ -267,6 +270,16 @@ _WORDS: Mapping[str, tuple[str, _Show, str]] = {
     "move_limit": ("replicas", _same, "raise move_limit_replicas"),
     "shed_cap": ("bp", _shed_bp, "raise max_shed_basis_points"),
 }
+
+
+def _evened(weights: Sequence[tuple[float, pyo.Var]]) -> list[tuple[float, pyo.Var]]:
+    """Weights no further apart than HiGHS bears: it never came back from prices of 1e9 beside
+    tie-breaks of 1e-9, whatever its time limit.
+    """
+    heaviest = max(weight for weight, _ in weights)
+    if heaviest <= _HEAVIEST:
+        return list(weights)
+    return [(max(weight / heaviest, _LIGHTEST), excess) for weight, excess in weights]
 
 
 def _describe(

@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 import highspy
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.survive import UNLIMITED, RowKey
 from sites.errors import FatalError
 from sites.units import WHOLE_BP
+
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,11 +37,13 @@ def cheapest_flows(
     limits: Mapping[RowKey, float],
     shed_price: Mapping[str, float],
     wanted: Mapping[str, int] | None = None,
+    give_way: Mapping[RowKey, tuple[float, float]] | None = None,
 ) -> dict[str, dict[str, float]]:
     """Basis points by class and group that cost the least, shedding at `shed_price` per point.
 
     min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == wanted[d]  (10 000 unless
-    told) and what y uses of each limit is at most that. Raises FatalError if the solver errs.
+    told) and what y uses of each limit is at most that, and what `give_way` (amount, price of each)
+    adds to it. Raises FatalError if the solver errs.
     """
     classes = sorted(shed_price)
     row_of = {("class", c): at for at, c in enumerate(classes)}
@@ -55,7 +60,13 @@ def cheapest_flows(
     upper = np.array(asked + [max(0.0, limits[k]) for k in keys[len(classes) :]])
     lower = np.where(np.arange(len(keys)) < len(classes), upper, -highspy.kHighsInf)
     prices = np.array([f.price for f in flows] + [shed_price[c] for c in classes])
-    values = _solved(entries, prices, lower=lower, upper=upper)
+    more = [(key, *(give_way or {})[key]) for key in keys if key in (give_way or {})]
+    entries += [[(row_of[key], -1.0)] for key, _, _ in more]
+    prices = np.concatenate((prices, [price for _, _, price in more]))
+    most = np.concatenate(
+        (np.full(len(prices) - len(more), float(WHOLE_BP)), [amount for _, amount, _ in more])
+    )
+    values = _solved(entries, prices, most=most, lower=lower, upper=upper)
     parts: dict[str, dict[str, float]] = defaultdict(dict)
     for flow, value in zip(flows, values, strict=False):
         if value > 0:
@@ -65,10 +76,11 @@ def cheapest_flows(
 
 def _solved(
     entries: Sequence[Sequence[tuple[int, float]]],
-    prices: np.ndarray[tuple[int], np.dtype[np.float64]],
+    prices: Floats,
     *,
-    lower: np.ndarray[tuple[int], np.dtype[np.float64]],
-    upper: np.ndarray[tuple[int], np.dtype[np.float64]],
+    most: Floats,
+    lower: Floats,
+    upper: Floats,
 ) -> list[float]:
     highs = highspy.Highs()
     for name, value in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
@@ -86,7 +98,7 @@ def _solved(
         0.0,
         prices,
         np.zeros(count),
-        np.full(count, float(WHOLE_BP)),
+        most,
         lower,
         upper,
         start,

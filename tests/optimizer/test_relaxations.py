@@ -197,6 +197,22 @@ def test_two_limits_that_bind_together_are_told_together() -> None:
     assert told["site_power"] == pytest.approx((0.7, 1.2))
 
 
+def test_ways_are_numbered_from_the_cheapest() -> None:
+    outcome = refused(
+        b.problem(
+            sites=[b.site(budget_w=700.0, pools=[b.pool(count=2)])],
+            classes=[b.traffic_class(rate_rps=35.0)],
+            plan_policy=HARD,
+        )
+    )
+
+    ways = outcome.ways
+    prices = [sum(r.price_usd_per_h for r in way) for way in ways]
+    assert [{r.way for r in way} for way in ways] == [{at} for at in range(len(ways))]
+    assert len(ways) > 1 and prices == sorted(prices)
+    assert any({r.code for r in way} == {"pool_accelerators", "site_power"} for way in ways)
+
+
 def test_a_class_no_site_may_serve_is_told_so() -> None:
     nowhere = b.ResidencyPolicy(
         policy_id="nowhere", processing_countries=("SE",), transit_countries=("DE",)

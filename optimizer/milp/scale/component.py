@@ -18,13 +18,12 @@ from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import (
     ComponentArcs,
     cheapest,
-    cheapest_sites,
     flow_price,
     full_price,
 )
+from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Positions, Prices
-from optimizer.milp.scale.ledger import Change, Flows, Ledger, Use
-from optimizer.milp.scale.survival import survival_rows
+from optimizer.milp.scale.ledger import Change, Flows, Use
 from optimizer.tables import Floats
 
 _USELESS = 1e-9
@@ -65,7 +64,7 @@ def price_bound(
     if few.count == 0:
         return perfect, perfect
     group = np.unique(few.group)
-    made = _Kernel(
+    made = Kernel(
         frame,
         few,
         flow[kept],
@@ -78,82 +77,12 @@ def price_bound(
     return max(answer.bound, perfect), perfect
 
 
-def place(
-    ledger: Ledger,
-    arcs: ComponentArcs,
-    *,
-    prices: Prices,
-    support: Positions,
-    weight: float,
-    spare: bool,
-    near: int,
-    gap: float,
-    nodes: int,
-) -> Change | None:
-    """The cheapest answer for some classes while all others stand; None if the search finds none.
-
-    Replicas pay their own price and `weight` times the prices of what they take from others.
-    `spare`: leave room for the loss of a site. `support` names arcs that always count as near:
-    class x groups + group, ascending.
-    """
-    frame = ledger.frame
-    current = ledger.flows_of(arcs.classes)
-    few = arcs.only(_choose(ledger, arcs, prices=prices, near=near, support=support))
-    group = np.unique(np.concatenate([few.group, current.group]))
-    left, base = ledger.others(arcs.classes, group)
-    made = _Kernel(
-        frame,
-        few,
-        few.network_usd_per_h,
-        group=group,
-        shed_usd_per_h=frame.shed_usd_per_h[arcs.classes],
-        base=base,
-    )
-    made.within(left)
-    if spare:
-        made.survive_one()
-    shared = frame.accelerators[group] * prices.pool[frame.pool[group]]
-    shared += frame.possible_kw[group] * prices.power[frame.site[group]]
-    replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group] + weight * shared
-    start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
-    answer = made.solve(replica, gap=gap, nodes=nodes, start=start)
-    return None if answer.values is None else made.change(answer.values)
-
-
-def _choose(
-    ledger: Ledger, arcs: ComponentArcs, *, prices: Prices, near: int, support: Positions
-) -> NDArray[np.bool_]:
-    """Arcs to groups that some class likes best of those with room, and to those used now."""
-    frame = ledger.frame
-    current = ledger.flows_of(arcs.classes)
-    mine = np.unique(current.group)
-    left, _ = ledger.others(arcs.classes, mine)
-    fits = frame.accelerators <= (frame.pool_count - left.accelerators)[frame.pool] + 1e-9
-    fits &= frame.possible_kw <= (frame.budget_kw - left.possible_kw)[frame.site] + 1e-9
-    fits &= frame.most > 0
-    fits |= ledger.replicas > 0
-    usable = fits[arcs.group] & (arcs.busy > _USELESS)
-    full = np.where(usable, full_price(frame, arcs, frame.work_price(prices)), np.inf)
-    included = np.zeros(frame.groups, dtype=np.bool_)
-    included[arcs.group[cheapest(arcs, full, near) & usable]] = True
-    included[mine] = True
-    spare = cheapest_sites(frame, arcs, full, _SPARE_SITES) & (_protected(frame, arcs) > 0) & usable
-    relaxed = np.isin(arcs.classes[arcs.row] * frame.groups + arcs.group, support) & usable
-    included[arcs.group[spare | relaxed]] = True
-    few = np.where(included[arcs.group] & usable, full, np.inf)
-    kept = np.isfinite(few) & cheapest(arcs, few, _ARCS_PER_NEAR * near)
-    key = arcs.row * frame.groups + arcs.group
-    here = np.searchsorted(arcs.classes, current.cls) * frame.groups + current.group
-    kept |= spare | relaxed | (np.isin(key, here) & (arcs.busy > _USELESS))
-    return kept
-
-
 def _protected(frame: Frame, arcs: ComponentArcs) -> Floats:
     flag: Floats = frame.tables.classes.protected[arcs.classes][arcs.row].astype(np.float64)
     return flag
 
 
-class _Kernel:
+class Kernel:
     """Columns: part of a class on each arc, shed, replicas, replicas that run already, supplies."""
 
     def __init__(
@@ -181,6 +110,7 @@ class _Kernel:
         useful = np.ceil(work / frame.rateable[self.group] - 1e-9)
         spare = np.bincount(self.place, _protected(frame, arcs), self._groups) > 0
         self._most = np.minimum(frame.most[self.group], useful + spare)
+        self._least = np.zeros(self._groups)
         self._rows = lp.RowBuilder()
         self._own_rows()
 
@@ -199,6 +129,120 @@ class _Kernel:
         each, one = np.arange(len(kept)), np.ones(len(kept))
         stands = [(each, replica[kept] + self._groups, one), (each, replica[kept], -one)]
         self._rows.block(-lp.INF, 0.0, entries=stands, count=len(kept))
+
+    def stand(self, replicas: Floats, *, fixed: NDArray[np.bool_]) -> None:
+        """Keep the replicas of some groups as they are."""
+        self._most = np.where(fixed, replicas, np.maximum(self._most, replicas))
+        self._least = np.where(fixed, replicas, 0.0)
+
+    def cover(self) -> None:
+        """``sum_r min(1, rateable_r / busy_dr) n_r + shed_d >= 1``, where that says more than the
+        throughput rows do.
+        """
+        arcs = self.arcs
+        rated = self.frame.rateable[arcs.group]
+        part = np.minimum(1.0, rated / arcs.busy)
+        says = np.flatnonzero(np.bincount(arcs.row, part >= 1.0, self._classes) > 0)
+        rank = np.full(self._classes, -1)
+        rank[says] = np.arange(len(says))
+        at = np.flatnonzero(rank[arcs.row] >= 0)
+        entries = [
+            (rank[arcs.row[at]], self.first_replica + self.place[at], part[at]),
+            (np.arange(len(says)), arcs.count + says, np.ones(len(says))),
+        ]
+        self._rows.block(1.0, lp.INF, entries=entries, count=len(says))
+
+    def survive_with(
+        self,
+        exposure: Exposure,
+        *,
+        free: NDArray[np.bool_],
+        replicas: Floats,
+        shed: Floats,
+    ) -> tuple[Positions, Positions, Positions]:
+        """``sum_{free r not at s} cover_dr n_r + exposed_ds + shed_d >= 1 - cover that stands``:
+        every protected class with a lawful arc to the free groups, every site it has cover at.
+        """
+        frame, moves = self.frame, np.flatnonzero(free[self.group])
+        place, entries = exposure.of_groups(self.group[moves])
+        none = np.zeros(0, dtype=np.intp)
+        nothing = none, none, none
+        if len(place) == 0:
+            return nothing
+        ranks, row = np.unique(entries.rank, return_inverse=True)
+        site = frame.site[entries.group]
+        now = entries.cover * replicas[entries.group]
+        cover = exposure.cover[ranks]
+        fixed = cover.copy()
+        np.add.at(fixed, (row, site), -now)
+        used = cover > 0
+        used[row, site] = True
+        classes = exposure.classes[ranks]
+        served = np.where(np.isin(classes, self.arcs.classes), 1.0, 1.0 - shed[classes])
+        short = served[:, None] - (fixed.sum(axis=1)[:, None] - fixed)
+        lost = np.argwhere(used & (short > 1e-6) & (exposure.price[ranks] > 0)[:, None])
+        if len(lost) == 0:
+            return nothing
+        order = np.argsort(row, kind="stable")
+        starts = np.searchsorted(row[order], np.arange(len(ranks) + 1))
+        count = (starts[1:] - starts[:-1])[lost[:, 0]]
+        of = np.repeat(np.arange(len(lost)), count)
+        offset = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
+        at = order[starts[lost[of, 0]] + offset]
+        away = site[at] != lost[of, 1]
+        of, at = of[away], at[away]
+        classes = exposure.classes[ranks[lost[:, 0]]]
+        own = np.searchsorted(self.arcs.classes, classes)
+        own = np.minimum(own, self._classes - 1)
+        mine = np.flatnonzero(self.arcs.classes[own] == classes)
+        first = self._first_supply + len(self._supply_kw) + len(self._exposed_price)
+        each = np.arange(len(lost))
+        rows = [
+            (of, self.first_replica + moves[place[at]], entries.cover[at]),
+            (each, first + each, np.ones(len(each))),
+            (mine, self.arcs.count + own[mine], np.ones(len(mine))),
+        ]
+        need = short[lost[:, 0], lost[:, 1]]
+        self._rows.block(need, lp.INF, entries=rows, count=len(each))
+        price = exposure.price[ranks[lost[:, 0]]]
+        self._exposed_price = np.concatenate([self._exposed_price, price])
+        return ranks[lost[:, 0]], lost[:, 1], first + each
+
+    def survive_together(
+        self,
+        exposure: Exposure,
+        *,
+        shed: Floats,
+        free: NDArray[np.bool_],
+        rows: tuple[Positions, Positions, Positions],
+    ) -> None:
+        """The cuts: what classes together lack beyond what each lacks (`rows` of `survive_with`:
+        rank, site, column) is paid too.
+        """
+        extra: dict[tuple[int, int], int] = {}
+        of_rank, of_site, column = rows
+        for cut in exposure.cuts:
+            inside = np.flatnonzero(free[cut.group] & np.isin(cut.group, self.group))
+            classes = exposure.classes[cut.ranks]
+            own = np.flatnonzero(np.isin(classes, self.arcs.classes))
+            if len(inside) == 0 and len(own) == 0:
+                continue
+            key = (cut.site, int(cut.ranks[0]))
+            if key not in extra:
+                extra[key] = self._first_supply + len(self._supply_kw) + len(self._exposed_price)
+                self._exposed_price = np.append(self._exposed_price, 1.0)
+            kernel = np.searchsorted(self.arcs.classes, classes[own])
+            alone = np.flatnonzero((of_site == cut.site) & np.isin(of_rank, cut.ranks))
+            at = np.searchsorted(self.group, cut.group[inside])
+            need = exposure.value(cut, shed) + cut.demand[own] @ shed[classes[own]]
+            need += cut.per_replica[inside] @ exposure.replicas[cut.group[inside]]
+            entries = [
+                (np.zeros(1, dtype=np.intp), np.array([extra[key]]), np.ones(1)),
+                (np.zeros_like(alone), column[alone], exposure.price[of_rank[alone]]),
+                (np.zeros_like(at), self.first_replica + at, cut.per_replica[inside]),
+                (np.zeros_like(kernel), self.arcs.count + kernel, cut.demand[own]),
+            ]
+            self._rows.block(float(need), lp.INF, entries=entries, count=1)
 
     def within(self, others: Use) -> None:
         """Hard shared limits: pools, budgets, and supplies beyond what others draw."""
@@ -229,27 +273,6 @@ class _Kernel:
         ]
         self._rows.block(0.0, 0.0, entries=draw, count=len(sites))
 
-    def survive_one(self) -> None:
-        """``sum_{r not at s} rateable[r] / busy[d,r] * n[r] + exposed[d,s] >= 1``: replicas at the
-        other sites could take a protected class whole if s is lost.
-
-        Necessary, not sufficient: other protected classes want the same replicas. Over all
-        protected classes of the component the same holds for their work (`all`). Unprotected
-        traffic gives way.
-        """
-        for cover in survival_rows(self.frame, self.arcs, self._shed):
-            first = self._first_supply + len(self._supply_kw) + len(self._exposed_price)
-            count = len(cover.exposed_usd_per_h)
-            each = np.arange(count)
-            column = self.first_replica + np.searchsorted(self.group, cover.group)
-            entries = [
-                (cover.row, column, cover.value),
-                (each, first + each, np.ones(count)),
-            ]
-            self._rows.block(1.0, lp.INF, entries=entries, count=count)
-            price = cover.exposed_usd_per_h
-            self._exposed_price = np.concatenate([self._exposed_price, price])
-
     def solve(
         self,
         replica_usd_per_h: Floats,
@@ -263,10 +286,13 @@ class _Kernel:
         spared = -kept if len(self._supply_kw) else np.zeros(self._groups)
         parts = [self._flow, self._shed, replica_usd_per_h, spared, self._supply_price]
         ones = np.ones(self.arcs.count + self._classes)
-        whole = np.ones(len(self._exposed_price))
+        whole = np.full(len(self._exposed_price), lp.INF)
+        none = np.zeros(self.first_replica)
+        rest = np.zeros(self._groups + len(self._supply_kw) + len(self._exposed_price))
         made = lp.make(
             cost=np.concatenate([*parts, self._exposed_price]),
             upper=np.concatenate([ones, self._most, self._running, self._supply_kw, whole]),
+            lower=np.concatenate([none, self._least, rest]),
             rows=self._rows.rows(),
             whole=self.first_replica + np.arange(self._groups),
         )

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.milp.scale.price_lp import Relaxation
 from optimizer.tables import Floats
 
 
@@ -84,31 +84,8 @@ def _sums(position: Positions, value: Floats, count: int) -> Floats:
     return total
 
 
-def relaxed_use(frame: Frame, relaxation: Relaxation, *, asked: Floats) -> list[Use]:
-    """What each component takes in the relaxation, classes counted where `asked` is 1."""
-    arcs = relaxation.arcs
-    component = component_of(frame)[arcs.row]
-    busy = arcs.busy * relaxation.part * asked[arcs.row]
-    order = np.argsort(component, kind="stable")
-    ends = np.searchsorted(component[order], np.arange(len(frame.components) + 1))
-    found = []
-    for number in range(len(frame.components)):
-        mine = order[ends[number] : ends[number + 1]]
-        group = arcs.group[mine]
-        found.append(use_of(frame, group, busy[mine] / frame.rateable[group], busy[mine]))
-    return found
-
-
-def component_of(frame: Frame) -> Positions:
-    """The number of each class's component."""
-    component = np.zeros(len(frame.rate), dtype=np.intp)
-    for number, classes in enumerate(frame.components):
-        component[classes] = number
-    return component
-
-
 class Ledger:
-    """The plan being built. `reserve` is held back from everybody (what is still to come)."""
+    """The plan being built. Its cost counts what is exposed to the loss of a site."""
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -120,14 +97,10 @@ class Ledger:
         self._flows: dict[int, Flows] = {}
         self._network = 0.0
         pools, sites = len(frame.pool_count), len(frame.budget_kw)
-        self._nothing = Use(
+        self.used = Use(
             accelerators=np.zeros(pools), possible_kw=np.zeros(sites), drawn_kw=np.zeros(sites)
         )
-        self.used = self.reserve = self._nothing
-
-    def hold_nothing(self) -> None:
-        """Give up the reserve."""
-        self.reserve = self._nothing
+        self.exposure = Exposure(frame)
 
     def flows_of(self, classes: Positions) -> Flows:
         """The flows of some classes."""
@@ -141,38 +114,22 @@ class Ledger:
             usd_per_h=np.concatenate([f.usd_per_h for f in parts]),
         )
 
+    def all_flows(self) -> Flows:
+        """Every flow, class by class."""
+        return self.flows_of(np.array(sorted(self._flows), dtype=np.intp))
+
     def others(self, classes: Positions, group: Positions) -> tuple[Use, Floats]:
-        """What is taken without some classes' flows and some groups' replicas, reserve included;
-        and the others' busy replicas on those groups.
+        """What is taken without some classes' flows and some groups' replicas; and the others'
+        busy replicas on those groups.
         """
         freed = self.flows_of(classes)
         flowing = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
         nothing = np.zeros(len(group))
         standing = use_of(self.frame, group, self.replicas[group], nothing)
         own = flowing.plus(standing)
-        left = self._with_reserve(self.used.plus(own, times=-1.0), own=own)
+        left = self.used.plus(own, times=-1.0)
         base = self.busy[group] - np.bincount(freed.group, freed.busy, self.frame.groups)[group]
         return left, np.where(base > 1e-9, base, 0.0)
-
-    def _with_reserve(self, others: Use, *, own: Use) -> Use:
-        """Others' use and the reserve, which never takes what one's own answer takes already."""
-        frame = self.frame
-        supply_kw = frame.stack.limit_kw.sum(axis=1)
-
-        def held(other: Floats, reserve: Floats, limit: Floats) -> Floats:
-            return np.maximum(other, np.minimum(other + reserve, limit))
-
-        return Use(
-            accelerators=held(
-                others.accelerators,
-                self.reserve.accelerators,
-                frame.pool_count - own.accelerators,
-            ),
-            possible_kw=held(
-                others.possible_kw, self.reserve.possible_kw, frame.budget_kw - own.possible_kw
-            ),
-            drawn_kw=held(others.drawn_kw, self.reserve.drawn_kw, supply_kw - own.drawn_kw),
-        )
 
     def with_change(self, change: Change) -> tuple[Use, float]:
         """What would be taken and what all would cost (USD/h) with a change."""
@@ -187,10 +144,11 @@ class Ledger:
         replicas[change.group] = change.replicas
         shed = self.shed_part.copy()
         shed[change.classes] = _unserved(change)
-        return used, self._cost(replicas, shed, used, network)
+        exposed = self.exposure.after_usd_per_h(change.group, more, shed=shed)
+        return used, self._cost(replicas, shed, used, network) + exposed
 
     def fits(self, change: Change) -> bool:
-        """Whether a change keeps the limits (reserve not counted) and rated work of its groups."""
+        """Whether a change keeps the limits and rated work of its groups."""
         used, _ = self.with_change(change)
         frame = self.frame
         pairs = (
@@ -216,6 +174,7 @@ class Ledger:
         self.busy -= np.bincount(freed.group, freed.busy, groups)
         self._network += float(flows.usd_per_h.sum()) - float(freed.usd_per_h.sum())
         self.used = used
+        self.exposure.put(change.group, change.replicas - self.replicas[change.group])
         self.replicas[change.group] = change.replicas
         self.shed_part[change.classes] = _unserved(change)
         order = np.argsort(flows.cls, kind="stable")
@@ -227,7 +186,8 @@ class Ledger:
 
     def cost_usd_per_h(self) -> float:
         """What everything costs (USD/h)."""
-        return self._cost(self.replicas, self.shed_part, self.used, self._network)
+        exposed = self.exposure.usd_per_h(self.shed_part)
+        return self._cost(self.replicas, self.shed_part, self.used, self._network) + exposed
 
     def _cost(self, replicas: Floats, shed: Floats, used: Use, network: float) -> float:
         frame = self.frame

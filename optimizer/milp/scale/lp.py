@@ -76,12 +76,20 @@ class RowBuilder:
         )
 
 
-def make(*, cost: Floats, upper: Floats, rows: Rows, whole: NDArray[np.intp] | None = None) -> Any:
-    """A HighsLp with columns from 0 to `upper`, row-wise; `whole` columns are integer."""
+def make(
+    *,
+    cost: Floats,
+    upper: Floats,
+    rows: Rows,
+    whole: NDArray[np.intp] | None = None,
+    lower: Floats | None = None,
+) -> Any:
+    """A HighsLp with columns from `lower` (0) to `upper`, row-wise; `whole` columns are integer."""
     order = np.lexsort((rows.column, rows.row))
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = len(cost), len(rows.lower)
-    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, np.zeros(len(cost)), upper
+    least = np.zeros(len(cost)) if lower is None else lower
+    lp.col_cost_, lp.col_lower_, lp.col_upper_ = cost, least, upper
     lp.row_lower_, lp.row_upper_ = rows.lower, rows.upper
     lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
     sorted_rows = rows.row[order]
@@ -95,6 +103,28 @@ def make(*, cost: Floats, upper: Floats, rows: Rows, whole: NDArray[np.intp] | N
             kinds[at] = highspy.HighsVarType.kInteger
         lp.integrality_ = kinds
     return lp
+
+
+def opened(lp: Any) -> Any:
+    """A HiGHS object that holds an LP and keeps its basis from run to run."""
+    highs = highspy.Highs()
+    for name, value in {"output_flag": False, "threads": 1}.items():
+        _must(highs.setOptionValue(name, value), f"set {name}")
+    _must(highs.passModel(lp), "take the model")
+    return highs
+
+
+def run(highs: Any) -> None:
+    """Run to an optimum. Raises FatalError if HiGHS errs or finds none."""
+    _must(highs.run(), "run")
+    status = highs.getModelStatus()
+    if status != highspy.HighsModelStatus.kOptimal:
+        raise FatalError(f"HiGHS stopped a relaxation with {status}; report the problem")
+
+
+def bounds(highs: Any, columns: NDArray[np.int32], lower: Floats, upper: Floats) -> None:
+    """Put new bounds on some columns of an open LP."""
+    _must(highs.changeColsBounds(len(columns), columns, lower, upper), "change bounds")
 
 
 def solve(
@@ -116,6 +146,8 @@ def solve(
         "random_seed": seed,
         "mip_rel_gap": gap,
         "mip_max_nodes": nodes,
+        "mip_pscost_minreliable": 1,
+        "mip_heuristic_run_rins": False,
         "mip_feasibility_tolerance": 1e-7,
         "primal_feasibility_tolerance": 1e-8,
     }

@@ -1,134 +1,233 @@
-"""A plan some classes at a time: first who has little choice, then whole components, then passes.
+"""A plan made better a neighbourhood at a time: a few sites over all services, then one component
+over all sites, each while everything else stands.
 
-Dive: classes with few sites to go to, of all components at once, are placed before all others (the
-whole replicas that many services need at few sites are a packing problem of their own, and nothing
-is kept spare there yet); then each component whole,
-within what is left after those placed before and the relaxation's share of those still to come,
-paying the prices of what it takes. Passes: classes are placed anew at true cost while all others
-stand, and kept if the whole gets cheaper. Jobs of one batch look at the same ledger, so the answer
-does not depend on how many workers there are; one that no longer fits after its batch-mates is
-placed again alone.
+Decides which neighbourhoods, in what order. First the sites around classes that are shed or
+exposed, the dearest first; then all sites; then components. A change is kept if the whole gets
+cheaper. Jobs of one batch look at the same ledger, so the answer does not depend on how many
+workers there are; one that no longer fits after its batch-mates is placed again alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from optimizer.milp.scale.catalogue import component_arcs
-from optimizer.milp.scale.component import place
+from optimizer.milp.scale.catalogue import ComponentArcs
+from optimizer.milp.scale.cluster import concerned, rearrange
 from optimizer.milp.scale.frame import Frame, Positions, Prices
-from optimizer.milp.scale.ledger import Change, Ledger, Use
+from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.workers import Workers
+from optimizer.tables import Floats
 
 BATCH = 2
 """Jobs that look at the same ledger."""
 
-_WIDER = (4, 16)
-"""Times as many groups for classes that are shed."""
+_PAIN_USD_PER_H = 1e-3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """Groups near each class's cheapest that get a column, gap and nodes of one placement."""
+    """Sites of a neighbourhood, gap and nodes of one search."""
 
-    near: int
+    sites: int
     gap: float
     nodes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """What every step needs: the prices, who works, when to stop, and the arcs the relaxation uses
-    (`support`: class x groups + group, ascending).
+    """What every step needs: the prices, groups that may get a first replica, which sites share
+    classes (`near[site, site]`), who works, when to stop.
     """
 
     frame: Frame
     ledger: Ledger
     prices: Prices
+    worth: NDArray[np.bool_]
+    near: Floats
     workers: Workers
-    support: Positions
     is_over: Callable[[], bool]
 
 
-def narrow_classes(frame: Frame, *, sites: int) -> Positions:
-    """The classes whose arcs lead to at most so many sites, ascending."""
-    counts = [
-        len(np.unique(frame.site[frame.sweep.arcs_of(at).group])) for at in range(len(frame.rate))
-    ]
-    return np.flatnonzero(np.array(counts) <= sites)
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """Classes to place anew, and the groups whose replicas may change."""
+
+    classes: Positions
+    free: NDArray[np.bool_]
 
 
-def dive(search: Search, *, reserves: list[Use], narrow: Positions, effort: Effort) -> None:
-    """Place everything once. Cut short, what is not placed yet is shed."""
+def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
+    """How much of classes' choice two sites share, each class's choice being 1 in all."""
+    sites = len(frame.budget_kw)
+    reach = np.zeros((len(frame.rate), sites), dtype=np.float32)
+    reach[arcs.row, frame.site[arcs.group]] = 1.0
+    each = reach / np.maximum(1.0, reach.sum(axis=1))[:, None]
+    near: Floats = (reach.T @ each).astype(np.float64)
+    return near
+
+
+def found(search: Search, point: MasterPoint, *, effort: Effort) -> None:
+    """A first plan: sites fall into sets of neighbours, each class is placed with the sites that
+    answer most of it in the relaxation, at the prices of what it takes from others.
+    """
+    frame, arcs = search.frame, point.arcs
+    cluster = np.zeros(len(frame.budget_kw), dtype=np.intp)
+    sets = list(_apart(search, effort.sites))
+    for number, sites in enumerate(sets):
+        cluster[sites] = number
+    part = np.zeros((len(frame.rate), len(sets)))
+    np.add.at(part, (arcs.row, cluster[frame.site[arcs.group]]), point.part)
+    home = np.where(part.any(axis=1), part.argmax(axis=1), -1)
+    for first in range(0, len(sets), BATCH):
+        jobs = [
+            Job(
+                classes=np.flatnonzero(home == number),
+                free=(cluster[frame.site] == number) & search.worth & (frame.most > 0),
+            )
+            for number in range(first, min(first + BATCH, len(sets)))
+        ]
+        _step(search, [job for job in jobs if len(job.classes)], effort, weight=1.0)
+
+
+def _apart(search: Search, count: int) -> Iterator[Positions]:
+    """Every site in one set of neighbours."""
+    left = np.ones(len(search.near), dtype=np.bool_)
+    while left.any():
+        centre = int(np.flatnonzero(left)[np.argmin(search.near[left].sum(axis=1))])
+        weight = np.where(left, search.near[centre], -1.0)
+        weight[centre] = np.inf
+        sites = _first(weight, min(count, int(left.sum())))
+        left[sites] = False
+        yield sites
+
+
+def mend(search: Search, *, effort: Effort) -> float:
+    """Place the sites around shed and exposed classes anew, the dearest first; USD/h saved."""
     frame, ledger = search.frame, search.ledger
-    worth = [-float(frame.shed_usd_per_h[classes].sum()) for classes in frame.components]
-    order = [int(at) for at in np.argsort(np.array(worth), kind="stable")]
-    _step(search, [narrow] if len(narrow) else [], weight=1.0, effort=effort, spare=False)
-    for one in reserves:
-        ledger.reserve = ledger.reserve.plus(one)
-    for first in range(0, len(order), BATCH):
-        batch = order[first : first + BATCH]
-        for number in batch:
-            ledger.reserve = ledger.reserve.plus(reserves[number], times=-1.0)
-        jobs = [frame.components[n] for n in batch]
-        _step(search, jobs, weight=1.0, effort=effort)
-        _serve_shed(search, jobs, effort=effort)
-    ledger.hold_nothing()
-    _serve_shed(search, list(frame.components), effort=effort)
+    exposure, shed = ledger.exposure, ledger.shed_part
+    pain = shed * frame.shed_usd_per_h + exposure.each_usd_per_h(shed)
+    for (_, rank), lacks in exposure.beyond(shed).items():
+        pain[exposure.classes[rank]] += lacks
+    order = np.lexsort((np.arange(len(pain)), -pain))
+    return _go(search, _around(search, order[pain[order] > _PAIN_USD_PER_H], effort), effort=effort)
 
 
-def _serve_shed(search: Search, jobs: list[Positions], *, effort: Effort) -> None:
-    """Offer ever more groups to the classes that are shed, all others standing."""
-    for times in _WIDER:
-        short = [classes[search.ledger.shed_part[classes] > 0] for classes in jobs]
-        wider = replace(effort, near=effort.near * times)
-        left = [classes for classes in short if len(classes)]
-        for first in range(0, len(left), BATCH):
-            _step(search, left[first : first + BATCH], weight=1.0, effort=wider)
+def renew(search: Search, *, turn: int, effort: Effort) -> float:
+    """Place all sites anew, neighbours together, from another corner each turn; USD/h saved."""
+    return _go(search, _everywhere(search, turn, effort), effort=effort)
 
 
-def improve(search: Search, jobs: list[Positions], *, effort: Effort) -> float:
-    """Place sets of classes anew, each while all others stand; USD/h saved."""
+def renew_components(search: Search, *, effort: Effort) -> float:
+    """Place each component anew at all its sites; USD/h saved."""
+    frame = search.frame
+    jobs = []
+    for classes in frame.components:
+        mine = np.zeros(frame.groups, dtype=np.bool_)
+        mine[search.ledger.flows_of(classes).group] = True
+        for at in classes.tolist():
+            mine[frame.sweep.arcs_of(at).group] = True
+        jobs.append((classes, mine))
     before = search.ledger.cost_usd_per_h()
     for first in range(0, len(jobs), BATCH):
-        _step(search, jobs[first : first + BATCH], weight=0.0, effort=effort)
+        stands = search.ledger.replicas > 0
+        some = jobs[first : first + BATCH]
+        _step(search, [Job(classes=c, free=m & (search.worth | stands)) for c, m in some], effort)
     return before - search.ledger.cost_usd_per_h()
 
 
-def _step(
-    search: Search,
-    jobs: list[Positions],
-    *,
-    weight: float,
-    effort: Effort,
-    spare: bool = True,
-) -> None:
-    """Place some jobs on the same ledger, then take them in order."""
+def _around(search: Search, classes: Positions, effort: Effort) -> Iterator[Positions]:
+    """Sites around each class that no earlier class of the turn had."""
+    frame = search.frame
+    done = np.zeros(len(frame.budget_kw), dtype=np.bool_)
+    for at in classes.tolist():
+        own = np.unique(frame.site[frame.sweep.arcs_of(at).group])
+        if len(own) == 0 or done[own].all():
+            continue
+        weight = search.near[own].sum(axis=0)
+        if len(own) <= effort.sites:
+            weight[own] += weight.sum() + 1.0
+        sites = _first(weight, effort.sites)
+        done[sites] = True
+        yield sites
+
+
+def _everywhere(search: Search, turn: int, effort: Effort) -> Iterator[Positions]:
+    """Neighbouring sites until every site had its turn."""
+    count = len(search.near)
+    done = np.zeros(count, dtype=np.bool_)
+    stride = next(
+        k for k in range(max(1, count // 3) + turn, 2 * count + turn) if _coprime(k, count)
+    )
+    for number in range(count):
+        centre = (number * stride + turn) % count
+        if done[centre]:
+            continue
+        weight = search.near[centre] * np.where(done, 0.5, 1.0)
+        weight[centre] = np.inf
+        sites = _first(weight, effort.sites)
+        done[sites] = True
+        yield sites
+
+
+def _coprime(one: int, other: int) -> bool:
+    return int(np.gcd(one, other)) == 1
+
+
+def _first(weight: Floats, count: int) -> Positions:
+    return np.sort(np.lexsort((np.arange(len(weight)), -weight))[:count])
+
+
+def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) -> float:
+    frame, ledger = search.frame, search.ledger
+    before = ledger.cost_usd_per_h()
+    pending = list(neighbourhoods)
+    for first in range(0, len(pending), BATCH):
+        jobs = []
+        for sites in pending[first : first + BATCH]:
+            here = np.zeros(len(frame.budget_kw), dtype=np.bool_)
+            here[sites] = True
+            free = here[frame.site] & (search.worth | (ledger.replicas > 0)) & (frame.most > 0)
+            classes = concerned(ledger, here=here)
+            if len(classes):
+                jobs.append(Job(classes=classes, free=free))
+        _step(search, jobs, effort)
+    return before - ledger.cost_usd_per_h()
+
+
+def _step(search: Search, jobs: list[Job], effort: Effort, *, weight: float = 0.0) -> None:
+    """Search some neighbourhoods of the same ledger, then take what they found in order."""
     if search.is_over():
         return
+    ledger = search.ledger
 
-    def one(classes: Positions) -> Change | None:
-        return place(
-            search.ledger,
-            component_arcs(search.frame, classes),
+    def one(job: Job) -> Change | None:
+        return rearrange(
+            ledger,
+            job.classes,
+            free=job.free,
             prices=search.prices,
-            support=search.support,
             weight=weight,
-            spare=spare,
-            near=effort.near,
             gap=effort.gap,
             nodes=effort.nodes,
         )
 
-    ledger = search.ledger
-    for classes, found in zip(jobs, search.workers.map(one, jobs), strict=True):
+    for job, found in zip(jobs, search.workers.map(one, jobs), strict=True):
         change = found
-        if change is not None and not ledger.fits(change):
-            change = one(classes)
+        if change is not None and not _is_current(ledger, job, change):
+            change = one(job)
         if change is None or not ledger.fits(change):
             continue
         if ledger.with_change(change)[1] < ledger.cost_usd_per_h() - 1e-9:
             ledger.put(change)
+
+
+def _is_current(ledger: Ledger, job: Job, change: Change) -> bool:
+    """Whether a change still fits and speaks of no replicas outside its job that moved since."""
+    fixed = ~job.free[change.group]
+    same = change.replicas[fixed] == ledger.replicas[change.group[fixed]]
+    return bool(same.all()) and ledger.fits(change)

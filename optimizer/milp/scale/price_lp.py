@@ -88,7 +88,7 @@ def relax(
         count=_FIRST_ARCS,
     )
     best, prices = bound, cleared.prices
-    arcs = _union(frame, [cleared.used, *wanted])
+    arcs = union(frame, [cleared.used, *wanted])
     held = np.minimum(frame.shed_usd_per_h, _HELD_SHED * served)
     part = np.zeros(arcs.count)
     for turn in range(_ROUNDS):
@@ -110,7 +110,7 @@ def relax(
         is_near = true_cost - best <= tolerance * abs(true_cost)
         if nothing_new or is_near or turn == _ROUNDS - 1:
             break
-        arcs = _union(frame, [arcs, *wanted])
+        arcs = union(frame, [arcs, *wanted])
     return Relaxation(prices=prices, bound_usd_per_h=best, arcs=arcs, part=part)
 
 
@@ -123,7 +123,8 @@ class _Solved:
     cost: float
 
 
-def _union(frame: Frame, parts: list[ComponentArcs]) -> ComponentArcs:
+def union(frame: Frame, parts: list[ComponentArcs]) -> ComponentArcs:
+    """Arcs of several tables as arcs of all classes, each once."""
     arcs = joined(frame, parts)
     first = np.ones(arcs.count, dtype=np.bool_)
     first[1:] = (np.diff(arcs.row) != 0) | (np.diff(arcs.group) != 0)

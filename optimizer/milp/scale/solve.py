@@ -8,33 +8,49 @@ nothing more, or at the time limit (an outer abort; the plan then says so). What
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
 from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
+from optimizer.milp.scale.contention import add_cuts
+from optimizer.milp.scale.converge import converge
 from optimizer.milp.scale.frame import take_frame
-from optimizer.milp.scale.ledger import Ledger, relaxed_use
-from optimizer.milp.scale.plan_search import Effort, Search, dive, improve, narrow_classes
+from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.plan_search import (
+    Effort,
+    Search,
+    found,
+    mend,
+    nearness,
+    renew,
+    renew_components,
+)
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.to_plan import plan_of, take_up
 from optimizer.milp.scale.trim import trim_links
 from optimizer.milp.scale.workers import SerialWorkers, Workers
+from optimizer.milp.survive_local import certify
 from optimizer.outcome import Outcome, SolveStatus
 from optimizer.plan import Plan
 from optimizer.problem import Problem
+from optimizer.reach import Reach
+from optimizer.survive_plan import certified
 from optimizer.tables import Tables
 from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from sites.clock import Clock
 from sites.units import MS_PER_S
 
-METHOD_LP = "scale: relaxation priced over all arcs"
+METHOD_LP = "scale: relaxation with whole-replica rows, priced over all arcs"
 METHOD_MIP = "scale: components in whole replicas at shared prices"
 _STEPS = 200
-_PASSES = 4
-_NARROW_SITES = 4
+_PASSES = 6
+_SITES = 6
+_NODES = 20
+_SLIVER = 1e-6
 _WORTHWHILE = 5e-4
 
 
@@ -80,58 +96,77 @@ def solve_at_scale(
     relaxation = relax(
         frame, cleared, hands, tolerance=min(0.005, max(1e-4, gap_limit / 5)), is_over=is_over
     )
+    converged = converge(
+        frame, relaxation, hands, tolerance=max(1e-4, gap_limit / 10), is_over=is_over
+    )
+    point, bound = converged.point, converged.bound_usd_per_h
     ledger = Ledger(frame)
-    carried = relaxation.part > 1e-6
-    support = (relaxation.arcs.row * frame.groups + relaxation.arcs.group)[carried]
+    worth = np.zeros(frame.groups, dtype=np.bool_)
+    worth[point.group[point.replicas > _SLIVER]] = True
     search = Search(
         frame=frame,
         ledger=ledger,
-        prices=relaxation.prices,
+        prices=point.prices,
+        worth=worth,
+        near=nearness(frame, point.arcs),
         workers=hands,
-        support=support,
         is_over=is_over,
     )
-    effort = Effort(near=3 if len(frame.rate) > 1_000 else 6, gap=gap_limit / 2, nodes=10)
     if start is None:
-        narrow = narrow_classes(frame, sites=_NARROW_SITES)
-        asked = np.ones(len(frame.rate))
-        asked[narrow] = 0.0
-        reserves = relaxed_use(frame, relaxation, asked=asked)
-        dive(search, reserves=reserves, narrow=narrow, effort=effort)
+        found(search, point, effort=Effort(sites=_SITES + 2, gap=gap_limit, nodes=1))
     else:
         take_up(ledger, start)
-    bound, method = relaxation.bound_usd_per_h, METHOD_LP
-    for turn in range(_PASSES):
-        if relative_gap(ledger.cost_usd_per_h(), bound) <= gap_limit or is_over():
-            break
-        saved = improve(search, list(frame.components), effort=effort)
-        if turn == 0 and relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit:
-            whole = bound_by_components(frame, relaxation.prices, hands, is_over=is_over)
-            if whole > bound:
-                bound, method = whole, METHOD_MIP
-        if saved <= _WORTHWHILE * gap_limit * abs(ledger.cost_usd_per_h()):
-            break
+    bound, method = _search(search, bound, gap_limit=gap_limit)
     trim_links(ledger)
     return _judged(problem, ledger, bound=bound, method=method, is_over=is_over())
+
+
+def _search(search: Search, bound: float, *, gap_limit: float) -> tuple[float, str]:
+    """Passes over the plan until it is within the gap of the bound or nothing saves any more; the
+    best bound and how it was proven.
+    """
+    ledger, method = search.ledger, METHOD_LP
+    for turn in range(_PASSES):
+        if relative_gap(ledger.cost_usd_per_h(), bound) <= gap_limit or search.is_over():
+            break
+        effort = Effort(sites=_SITES, gap=gap_limit / 2, nodes=_NODES * (turn + 1))
+        add_cuts(ledger, search.workers)
+        saved = mend(search, effort=effort) + renew(search, turn=turn, effort=effort)
+        if turn % 2 == 1 and relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit:
+            saved += renew_components(search, effort=effort)
+        if turn == 0 and relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit:
+            whole = bound_by_components(
+                search.frame, search.prices, search.workers, is_over=search.is_over
+            )
+            if whole > bound:
+                bound, method = whole, METHOD_MIP
+        if turn % 2 == 1 and saved <= _WORTHWHILE * gap_limit * abs(ledger.cost_usd_per_h()):
+            break
+    return bound, method
 
 
 def _judged(
     problem: Problem, ledger: Ledger, *, bound: float, method: str, is_over: bool
 ) -> Outcome:
     hit = "time_limit_s" if is_over else "passes"
-    gap = relative_gap(ledger.cost_usd_per_h(), bound)
-    hit_limit = "" if gap <= problem.plan_policy.gap_limit else hit
-    plan = plan_of(ledger, bound_usd_per_h=bound, method=method, hit_limit=hit_limit)
-    violations = check_plan(problem, plan)
+    plan = plan_of(ledger, bound_usd_per_h=bound, method=method)
+    reach = Reach(problem)
+    # the linear problem's certificate exposes less, but rounding may push it over a limit
+    told = certify(reach, plan)
+    violations = check_plan(problem, told)
     if violations:
-        told = "; ".join(v.message() for v in violations[:5])
+        told = certified(reach, plan)
+        violations = check_plan(problem, told)
+    plan = _named(told, problem, hit=hit)
+    if violations:
+        named = "; ".join(v.message() for v in violations[:5])
         return Outcome(
             status=SolveStatus.FAULT,
             plan=None,
             arcs=(),
             pruned=(),
             bound_usd_per_h=bound,
-            message=f"the checker refused the plan ({len(violations)} violations): {told}",
+            message=f"the checker refused the plan ({len(violations)} violations): {named}",
         )
     proven = plan.gap <= problem.plan_policy.gap_limit
     return Outcome(
@@ -142,6 +177,11 @@ def _judged(
         bound_usd_per_h=plan.bound_usd_per_h,
         message="" if proven else f"stopped by {hit}; gap {plan.gap:.2%}",
     )
+
+
+def _named(plan: Plan, problem: Problem, *, hit: str) -> Plan:
+    """The plan with the limit that kept it from its gap, what is exposed counted."""
+    return replace(plan, hit_limit="" if plan.gap <= problem.plan_policy.gap_limit else hit)
 
 
 def _deadline(problem: Problem, clock: Clock | None) -> Callable[[], bool]:

@@ -14,14 +14,13 @@ from optimizer.milp.scale.frame import Positions
 from optimizer.milp.scale.ledger import Change, Flows, Ledger
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
-from optimizer.survive_plan import certified
 from sites.units import WHOLE_BP
 
 _SHED = ("", "")
 
 
-def plan_of(ledger: Ledger, *, bound_usd_per_h: float, method: str, hit_limit: str) -> Plan:
-    """The plan a ledger stands for, rounded, priced, with its answer to the loss of any site."""
+def plan_of(ledger: Ledger, *, bound_usd_per_h: float, method: str) -> Plan:
+    """The plan a ledger stands for, rounded and priced, without its answer to lost sites."""
     tables = ledger.frame.tables
     reach = Reach(tables.problem)
     stands = np.flatnonzero(ledger.replicas > 0)
@@ -58,16 +57,15 @@ def plan_of(ledger: Ledger, *, bound_usd_per_h: float, method: str, hit_limit: s
                     transit_countries=way.transit_countries,
                 )
             )
-    plan = priced_plan(
+    return priced_plan(
         reach,
         groups=groups,
         shares=shares,
         shed=shed,
         bound_usd_per_h=bound_usd_per_h,
         method=method,
-        hit_limit=hit_limit,
+        hit_limit="",
     )
-    return certified(reach, plan)
 
 
 def take_up(ledger: Ledger, plan: Plan) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import numpy as np
 
 from optimizer.milp.arrays import Matrix
-from optimizer.milp.whole.matrix import Mask
+from optimizer.milp.whole.matrix import Places
 
 _ARCS_PER_CLASS = 8
 
 
-def first_columns(matrix: Matrix) -> Mask:
-    """Mask of the columns of each class's cheapest arcs by network, work and site."""
+def first_columns(matrix: Matrix) -> Places:
+    """The columns of each class's cheapest arcs by network, work and site."""
     p = matrix.horizon[0]
     groups, sites = p.tables.groups, p.tables.sites
     ceiling = p.tables.problem.plan_policy.utilisation_ceiling
@@ -32,6 +32,4 @@ def first_columns(matrix: Matrix) -> Mask:
     first = np.searchsorted(arcs.cls, arcs.cls[order])
     rank = np.empty(arcs.count, dtype=np.intp)
     rank[order] = np.arange(arcs.count) - first
-    kept = np.zeros(len(matrix.cost), dtype=np.bool_)
-    kept[p.column("x")[rank < _ARCS_PER_CLASS]] = True
-    return kept
+    return p.column("x").astype(np.intp)[rank < _ARCS_PER_CLASS]

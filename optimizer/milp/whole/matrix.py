@@ -63,44 +63,92 @@ class Whole:
 
 
 def take_whole(matrix: Matrix) -> Whole:
-    """Sort a matrix of one period into what is always there and what waits."""
-    parts = (matrix.rows, matrix.lazy)
-    waiting = _marks(matrix, HELD_BACK)
-    balance = _marks(matrix, frozenset({BALANCE}))
-    length = np.concatenate([np.diff(rows.start) for rows in parts]).astype(np.intp)
-    index = np.concatenate([rows.index for rows in parts]).astype(np.intp)
-    value = np.concatenate([rows.value for rows in parts])
-    low, high = (np.concatenate([getattr(r, end) for r in parts]) for end in ("lower", "upper"))
-    there = value != 0
-    length -= np.bincount(np.repeat(np.arange(len(length)), length), ~there, len(length)).astype(int)
-    index, value = index[there], value[there]
-    start = np.concatenate([[0], np.cumsum(length)]).astype(np.intp)
-    lower, upper = _bounds(matrix, start=start, index=index, value=value, low=low, high=high)
+    """Sort a matrix of one period into what is always there and what waits, and count its sites."""
+    plain = _plain(matrix)
+    length = np.diff(plain.start)
     kept = length > 1
     entry = np.repeat(kept, length)
-    index, value = index[entry], value[entry]
+    index, value = plain.index[entry], plain.value[entry]
     row = np.repeat(np.arange(int(kept.sum())), length[kept])
     order = np.lexsort((row, index))
-    period = matrix.horizon[0]
-    flow = np.zeros(len(matrix.cost), dtype=np.bool_)
-    flow[period.column("x")] = True
+    columns = len(plain.cost)
+    flow = np.zeros(columns, dtype=np.bool_)
+    flow[matrix.horizon[0].column("x")] = True
+    lower, upper = _bounds(plain)
     return Whole(
-        cost=matrix.cost,
+        cost=plain.cost,
         lower=lower,
         upper=upper,
-        whole=matrix.whole,
+        whole=plain.whole,
         flow=flow,
-        waiting=waiting[kept],
-        balance=np.flatnonzero(balance[kept]),
-        row_lower=low[kept],
-        row_upper=high[kept],
+        waiting=plain.waiting[kept],
+        balance=np.flatnonzero(plain.balance[kept]),
+        row_lower=plain.low[kept],
+        row_upper=plain.high[kept],
         start=np.concatenate([[0], np.cumsum(length[kept])]).astype(np.intp),
         index=index,
         value=value,
-        column_start=np.searchsorted(index[order], np.arange(len(matrix.cost) + 1)),
+        column_start=np.searchsorted(index[order], np.arange(columns + 1)),
         row_of=row[order],
         value_of=value[order],
     )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Plain:
+    """All columns and rows, those held back last, then counts; entries of 0 left out."""
+
+    cost: Floats
+    lower: Floats
+    upper: Floats
+    whole: Mask
+    waiting: Mask
+    balance: Mask
+    start: Places
+    index: Places
+    value: Floats
+    low: Floats
+    high: Floats
+
+
+def _plain(matrix: Matrix) -> _Plain:
+    parts = (matrix.rows, matrix.lazy)
+    counted = _counted(matrix)
+    columns, more = len(matrix.cost), len(counted)
+    length = np.concatenate(
+        [*(np.diff(rows.start) for rows in parts), [len(c) + 1 for c in counted]]
+    ).astype(np.intp)
+    totals = columns + np.arange(more)
+    own = [np.append(c, total) for c, total in zip(counted, totals, strict=True)]
+    signs = [np.append(np.ones(len(c)), -1.0) for c in counted]
+    index = np.concatenate([*(rows.index for rows in parts), *own]).astype(np.intp)
+    value = np.concatenate([*(rows.value for rows in parts), *signs])
+    there = value != 0
+    row = np.repeat(np.arange(len(length)), length)
+    length = np.bincount(row[there], minlength=len(length))
+    none = np.zeros(more)
+    return _Plain(
+        cost=np.concatenate([matrix.cost, none]),
+        lower=np.concatenate([matrix.lower, none]),
+        upper=np.concatenate([matrix.upper, [matrix.upper[c].sum() for c in counted]]),
+        whole=np.concatenate([matrix.whole, none == 0]),
+        waiting=np.concatenate([_marks(matrix, HELD_BACK), none != 0]),
+        balance=np.concatenate([_marks(matrix, frozenset({BALANCE})), none != 0]),
+        start=np.concatenate([[0], np.cumsum(length)]).astype(np.intp),
+        index=index[there],
+        value=value[there],
+        low=np.concatenate([*(rows.lower for rows in parts), none]),
+        high=np.concatenate([*(rows.upper for rows in parts), none]),
+    )
+
+
+def _counted(matrix: Matrix) -> list[Places]:
+    """Columns to be counted by a whole column of their own: sites that may open.
+
+    How many sites open is seldom whole in a relaxation, and moves its bound when made so.
+    """
+    opened = matrix.horizon[0].column("open").astype(np.intp)
+    return [opened] if len(opened) > 1 else []
 
 
 def _marks(matrix: Matrix, families: frozenset[str]) -> Mask:
@@ -109,16 +157,14 @@ def _marks(matrix: Matrix, families: frozenset[str]) -> Mask:
     return np.repeat([s.family in families for s in spans], [s.count for s in spans])
 
 
-def _bounds(
-    matrix: Matrix, *, start: Places, index: Places, value: Floats, low: Floats, high: Floats
-) -> tuple[Floats, Floats]:
+def _bounds(plain: _Plain) -> tuple[Floats, Floats]:
     """Column bounds with every row of one column taken in."""
-    lower, upper = matrix.lower.copy(), matrix.upper.copy()
-    rows = np.flatnonzero(np.diff(start) == 1)
-    column, factor = index[start[rows]], value[start[rows]]
-    ends = np.sort(np.stack([low[rows] / factor, high[rows] / factor]), axis=0)
+    lower, upper = plain.lower.copy(), plain.upper.copy()
+    rows = np.flatnonzero(np.diff(plain.start) == 1)
+    column, factor = plain.index[plain.start[rows]], plain.value[plain.start[rows]]
+    ends = np.sort(np.stack([plain.low[rows] / factor, plain.high[rows] / factor]), axis=0)
     np.maximum.at(lower, column, ends[0])
     np.minimum.at(upper, column, ends[1])
-    lower[matrix.whole] = np.ceil(lower[matrix.whole] - _WHOLE)
-    upper[matrix.whole] = np.floor(upper[matrix.whole] + _WHOLE)
+    lower[plain.whole] = np.ceil(lower[plain.whole] - _WHOLE)
+    upper[plain.whole] = np.floor(upper[plain.whole] + _WHOLE)
     return lower, upper

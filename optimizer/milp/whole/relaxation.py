@@ -13,18 +13,24 @@ from typing import Any
 
 import highspy
 import numpy as np
+from numpy.typing import NDArray
 
-from optimizer.milp.whole.matrix import Mask, Places, Whole
+from optimizer.milp.whole.matrix import Places, Whole
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
 INF = float("inf")
 
 _INT32_MAX = 2_147_483_647
+_OPTIMAL = highspy.HighsModelStatus.kOptimal
 _USABLE = (
-    highspy.HighsModelStatus.kOptimal,
+    _OPTIMAL,
     highspy.HighsModelStatus.kIterationLimit,
     highspy.HighsModelStatus.kObjectiveBound,
+)
+_EMPTY = (
+    highspy.HighsModelStatus.kInfeasible,
+    highspy.HighsModelStatus.kUnboundedOrInfeasible,
 )
 
 _BROKEN = 1e-6
@@ -32,9 +38,10 @@ _BROKEN = 1e-6
 
 _NEGATIVE = 1e-7
 _ROUNDS = 200
-_ENTERING = 4
 _FEW = 2_000
 _CLOSE = 1e-7
+_IDLE_PART = 0.3
+_NONE: Places = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,10 +65,11 @@ class Relaxed:
 class Relaxation:
     """One HiGHS object, warm from solve to solve."""
 
-    def __init__(self, whole: Whole, *, first: Mask) -> None:
-        """`first` marks the flow columns held from the start."""
+    def __init__(self, whole: Whole, *, first: Places) -> None:
+        """`first`: the flow columns held from the start."""
         self.whole = whole
         self.iterations = 0
+        self.seen = np.zeros(whole.columns, dtype=np.bool_)
         self._highs = _fresh()
         self._place = np.full(whole.columns, -1, dtype=np.intp)
         self._row_place = np.full(whole.rows, -1, dtype=np.intp)
@@ -73,12 +81,20 @@ class Relaxation:
         self._penalty = _penalty(whole)
         self._add_rows(np.flatnonzero(~whole.waiting))
         self._add_artificial()
-        self._add_columns(np.flatnonzero(~whole.flow | first))
+        self._add_columns(np.union1d(np.flatnonzero(~whole.flow), first))
 
     @property
     def held(self) -> Places:
         """Columns the solver holds."""
         return self._columns
+
+    def places(self, columns: Places) -> NDArray[np.int32]:
+        """Where the solver's model has some of the columns it holds."""
+        return (self._place[columns] + self._artificial).astype(np.int32)
+
+    def model(self) -> Any:
+        """The model the solver holds, artificial columns first."""
+        return self._highs.getModel()
 
     @property
     def rows(self) -> Places:
@@ -96,42 +112,60 @@ class Relaxation:
         answer = self._nothing()
         for _ in range(_ROUNDS):
             left = max(1, before + iterations - self.iterations)
-            if not self._run(iterations=left, cutoff=cutoff):
+            status = self._run(iterations=left, cutoff=cutoff)
+            if status in _EMPTY:
                 return self._nothing()
             answer = self._answer(before)
-            if self.iterations - before >= iterations:
-                return answer
-            if answer.bound >= cutoff:
+            if answer.bound >= cutoff or self.iterations - before >= iterations:
                 return answer
             missing = self._priced(answer.reduced)
-            broken = self._broken(answer.values)
+            broken = self._broken(answer.values) if status == _OPTIMAL else _NONE
             if len(missing) == 0 and len(broken) == 0:
-                return answer
+                if status == _OPTIMAL:
+                    break
+                cutoff = INF  # the solver's word on the cutoff is not ours: go on to the end
             self._add_rows(broken)
             self._add_columns(missing)
+        self.seen |= answer.values > _CLOSE
+        self._drop_idle()
         return answer
 
     def _nothing(self) -> Relaxed:
         none = np.zeros(self.whole.columns)
         return Relaxed(bound=INF, values=none, reduced=none, artificial=0.0, iterations=0)
 
-    def _run(self, *, iterations: int, cutoff: float) -> bool:
+    def _run(self, *, iterations: int, cutoff: float) -> Any:
         _must(self._highs.setOptionValue("simplex_iteration_limit", iterations), "set a limit")
         _must(self._highs.setOptionValue("objective_bound", cutoff), "set a cutoff")
-        _must(self._highs.run(), "run")
-        self.iterations += max(0, int(self._highs.getInfo().simplex_iteration_count))
-        status = self._highs.getModelStatus()
-        if status in (
-            highspy.HighsModelStatus.kInfeasible,
-            highspy.HighsModelStatus.kUnboundedOrInfeasible,
-        ):
-            return False
-        if status not in _USABLE:
-            raise FatalError(
-                f"relaxation ended with {self._highs.modelStatusToString(status)!r}; "
-                "report the problem that causes it"
-            )
-        return True
+        for attempt in _ATTEMPTS:
+            attempt(self._highs)
+            _must(self._highs.run(), "run")
+            self.iterations += max(0, int(self._highs.getInfo().simplex_iteration_count))
+            status = self._highs.getModelStatus()
+            if status in _USABLE or status in _EMPTY:
+                _as_usual(self._highs)
+                return status
+        raise FatalError(
+            f"relaxation ended with {self._highs.modelStatusToString(status)!r}; "
+            "report the problem that causes it"
+        )
+
+    def _drop_idle(self) -> None:
+        """Let go of waiting rows that stand idle in the basis, once they are many."""
+        idle = highspy.HighsBasisStatus.kBasic
+        basis = self._highs.getBasis()
+        status = basis.row_status
+        waiting = self.whole.waiting[self._rows]
+        loose = np.array([one == idle for one in status]) & waiting
+        if loose.sum() <= _IDLE_PART * len(loose):
+            return
+        gone = np.flatnonzero(loose).astype(np.int32)
+        _must(self._highs.deleteRows(len(gone), gone), "let go of rows")
+        self._row_place[self._rows[gone]] = -1
+        self._rows = self._rows[~loose]
+        self._row_place[self._rows] = np.arange(len(self._rows))
+        basis.row_status = [one for one, away in zip(status, loose, strict=True) if not away]
+        _must(self._highs.setBasis(basis), "take a basis")
 
     def _answer(self, before: int) -> Relaxed:
         whole = self.whole
@@ -264,6 +298,26 @@ def spans(first: Places, length: Places) -> Places:
     before = np.cumsum(length) - length
     found: Places = np.arange(int(length.sum())) + np.repeat(first - before, length)
     return found
+
+
+def _as_usual(highs: Any) -> None:
+    """Dual simplex from where it stands, to the limits set."""
+    _must(highs.setOptionValue("simplex_strategy", 1), "choose dual simplex")
+
+
+def _by_primal(highs: Any) -> None:
+    """Primal simplex from where it stands: a point that dual simplex gave up on."""
+    _must(highs.setOptionValue("simplex_iteration_limit", _INT32_MAX), "set a limit")
+    _must(highs.setOptionValue("simplex_strategy", 4), "choose primal simplex")
+
+
+def _from_scratch(highs: Any) -> None:
+    """Dual simplex without what is known."""
+    _as_usual(highs)
+    _must(highs.clearSolver(), "forget")
+
+
+_ATTEMPTS = (_as_usual, _by_primal, _from_scratch)
 
 
 def _penalty(whole: Whole) -> float:

@@ -82,10 +82,13 @@ class Tree:
         whole = self.relaxation.whole
         self._push(-INF, whole.lower, whole.upper)
         while self._heap and self.found.nodes < nodes and not is_over():
-            node = heapq.heappop(self._heap)
-            self._dive(node, nodes=nodes, is_over=is_over)
+            self._dive(heapq.heappop(self._heap), nodes=nodes, is_over=is_over)
             self._state_bound()
-        self._state_bound()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no node is left."""
+        return not self._heap
 
     @property
     def cutoff(self) -> float:
@@ -94,7 +97,9 @@ class Tree:
         return cost - self._gap * abs(cost) if cost < INF else INF
 
     def _state_bound(self) -> None:
-        least = min((node.bound for node in self._heap), default=INF)
+        self._heap = [node for node in self._heap if node.bound < self.cutoff]
+        heapq.heapify(self._heap)
+        least = self._heap[0].bound if self._heap else INF
         self.found.bound = min(max(self.found.bound, least), self.cutoff)
 
     def _push(self, bound: float, lower: Floats, upper: Floats) -> None:
@@ -205,9 +210,7 @@ class Tree:
         gains = []
         for up in (False, True):
             low, high = _side(lower, upper, column, value=value, up=up)
-            got = self.relaxation.solve(
-                low, high, cutoff=self.cutoff, iterations=_TRIAL_ITERATIONS
-            )
+            got = self.relaxation.solve(low, high, cutoff=self.cutoff, iterations=_TRIAL_ITERATIONS)
             gain = max(0.0, got.bound - bound)
             gains.append(gain)
             if gain < INF:
@@ -222,9 +225,7 @@ class Tree:
         first_up = value - np.floor(value) > 0.5
         self._push(bound, *_side(lower, upper, column, value=value, up=not first_up))
         self._pushed += 1
-        return _Node(
-            bound, self._pushed, *_side(lower, upper, column, value=value, up=first_up)
-        )
+        return _Node(bound, self._pushed, *_side(lower, upper, column, value=value, up=first_up))
 
 
 def _side(

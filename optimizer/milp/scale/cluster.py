@@ -1,0 +1,92 @@
+"""A few sites placed anew, all services at once, while all other sites stand.
+
+Decides which columns that takes: replicas of the groups worth having at these sites, traffic of the
+classes answered or shed there, over those and over what stands elsewhere. Protected classes keep
+their cover against the loss of any site or pay for what they lack.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.milp.scale.catalogue import ComponentArcs, cheapest, component_arcs, flow_price
+from optimizer.milp.scale.component import Kernel
+from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.ledger import Change, Ledger
+
+_OUTSIDE = 4
+_USELESS = 1e-9
+
+
+def rearrange(
+    ledger: Ledger,
+    classes: Positions,
+    *,
+    free: NDArray[np.bool_],
+    prices: Prices,
+    weight: float,
+    gap: float,
+    nodes: int,
+) -> Change | None:
+    """The cheapest answer for some classes over the `free` groups and what stands elsewhere, all
+    other classes' traffic standing; None if the search finds none.
+
+    Replicas pay their own price and `weight` times the prices of what they take from others.
+    """
+    frame = ledger.frame
+    arcs = component_arcs(frame, classes)
+    current = ledger.flows_of(classes)
+    stands = ledger.replicas > 0
+    few = arcs.only(_choose(frame, arcs, ledger, free=free, prices=prices))
+    group = np.unique(np.concatenate([few.group, current.group, np.flatnonzero(free & stands)]))
+    left, base = ledger.others(classes, group)
+    made = Kernel(
+        frame,
+        few,
+        few.network_usd_per_h,
+        group=group,
+        shed_usd_per_h=frame.shed_usd_per_h[classes],
+        base=base,
+    )
+    made.stand(ledger.replicas[group], fixed=~free[group])
+    made.within(left)
+    made.cover()
+    shed = ledger.shed_part
+    rows = made.survive_with(ledger.exposure, free=free, replicas=ledger.replicas, shed=shed)
+    made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
+    shared = frame.accelerators[group] * prices.pool[frame.pool[group]]
+    shared += frame.possible_kw[group] * prices.power[frame.site[group]]
+    replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group] + weight * shared
+    start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
+    answer = made.solve(replica, gap=gap, nodes=nodes, start=start)
+    return None if answer.values is None else made.change(answer.values)
+
+
+def concerned(ledger: Ledger, *, here: NDArray[np.bool_]) -> Positions:
+    """Classes answered at the sites of a mask, and those shed that could be."""
+    frame = ledger.frame
+    flows = ledger.all_flows()
+    answered = np.unique(flows.cls[here[frame.site[flows.group]]])
+    short = np.flatnonzero(ledger.shed_part > 1e-6)
+    can = [at for at in short.tolist() if here[frame.site[frame.sweep.arcs_of(at).group]].any()]
+    return np.union1d(answered, np.array(can, dtype=np.intp)).astype(np.intp)
+
+
+def _choose(
+    frame: Frame,
+    arcs: ComponentArcs,
+    ledger: Ledger,
+    *,
+    free: NDArray[np.bool_],
+    prices: Prices,
+) -> NDArray[np.bool_]:
+    """All arcs to groups that are free here, the used ones and the cheapest to others standing."""
+    usable = arcs.busy > _USELESS
+    inside = free[arcs.group] & usable
+    outside = (ledger.replicas > 0)[arcs.group] & ~free[arcs.group] & usable
+    price = np.where(outside, flow_price(frame, arcs, prices), np.inf)
+    kept = inside | (outside & cheapest(arcs, price, _OUTSIDE))
+    flows = ledger.flows_of(arcs.classes)
+    here = np.searchsorted(arcs.classes, flows.cls) * frame.groups + flows.group
+    return kept | (np.isin(arcs.row * frame.groups + arcs.group, here) & usable)

@@ -1,0 +1,103 @@
+"""What protected classes of one component lack together when a site is lost.
+
+Decides which cuts `Exposure` gets: for each loss, the classes share what stands elsewhere as well
+as they can (a small linear problem); where that leaves more exposed than each class by itself
+lacks, the problem's prices say which replicas would help. Other traffic gives way.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optimizer.milp.scale import lp
+from optimizer.milp.scale.exposure import Cut, Entries, Exposure
+from optimizer.milp.scale.frame import Positions
+from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.workers import Workers
+from optimizer.tables import Floats
+
+_LACKS_USD_PER_H = 1e-3
+
+
+def add_cuts(ledger: Ledger, workers: Workers) -> int:
+    """Give the ledger's exposure the cuts it lacks; how many."""
+    exposure = ledger.exposure
+
+    def one(classes: Positions) -> list[Cut]:
+        return _of_component(ledger, np.intersect1d(classes, exposure.classes))
+
+    found = [cut for cuts in workers.map(one, ledger.frame.components) for cut in cuts]
+    exposure.cuts += found
+    return len(found)
+
+
+def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
+    frame, exposure = ledger.frame, ledger.exposure
+    ranks = exposure.rank[classes]
+    ranks = ranks[exposure.price[ranks] > 0]
+    if len(ranks) < 2:
+        return []
+    mine = np.zeros(len(exposure.classes), dtype=np.bool_)
+    mine[ranks] = True
+    _, stands = exposure.of_groups(np.flatnonzero(ledger.replicas > 0))
+    stands = _only(stands, mine[stands.rank])
+    used = np.unique(frame.site[ledger.flows_of(classes).group])
+    cuts = []
+    for site in used.tolist():
+        prices = _prices(ledger, ranks, _only(stands, frame.site[stands.group] != site))
+        cut = _cut(exposure, ranks, prices, site=site)
+        known = [c for c in exposure.cuts if c.site == site and c.ranks[0] == ranks[0]]
+        said = [exposure.value(c, ledger.shed_part) for c in known]
+        said.append(exposure.lacking(cut, ledger.shed_part))
+        if exposure.value(cut, ledger.shed_part) > max(said) + _LACKS_USD_PER_H:
+            cuts.append(cut)
+    return cuts
+
+
+def _only(entries: Entries, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Entries:
+    return Entries(rank=entries.rank[kept], group=entries.group[kept], fill=entries.fill[kept])
+
+
+def _prices(ledger: Ledger, ranks: Positions, left: Entries) -> Floats:
+    """USD/h that serving each class whole is worth, no more than exposing it costs."""
+    exposure, count = ledger.exposure, len(left.rank)
+    classes = np.arange(len(ranks))
+    group, place = np.unique(left.group, return_inverse=True)
+    rows = lp.RowBuilder()
+    served = 1.0 - ledger.shed_part[exposure.classes[ranks]]
+    at = np.arange(count)
+    answered = [
+        (np.searchsorted(ranks, left.rank), at, np.ones(count)),
+        (classes, count + classes, np.ones(len(ranks))),
+    ]
+    rows.block(served, lp.INF, entries=answered, count=len(ranks))
+    taken = [(place, at, 1.0 / np.maximum(left.fill, 1e-9))]
+    rows.block(-lp.INF, ledger.replicas[group], entries=taken, count=len(group))
+    made = lp.make(
+        cost=np.concatenate([np.zeros(count), exposure.price[ranks]]),
+        upper=np.full(count + len(ranks), 2.0),
+        rows=rows.rows(),
+    )
+    duals = lp.solve(made).row_duals
+    priced: Floats = np.clip(duals[: len(ranks)], 0.0, exposure.price[ranks])
+    return priced
+
+
+def _cut(exposure: Exposure, ranks: Positions, prices: Floats, *, site: int) -> Cut:
+    """The cut of some prices: what a replica is worth at most, of every group elsewhere."""
+    demand = np.zeros(len(exposure.classes))
+    demand[ranks] = prices
+    paid = demand[exposure.entries.rank] > 0
+    entries = _only(exposure.entries, paid & (exposure.frame.site[exposure.entries.group] != site))
+    group, place = np.unique(entries.group, return_inverse=True)
+    worth = demand[entries.rank]
+    each = np.zeros(len(group))
+    np.maximum.at(each, place, worth * entries.fill)
+    together = np.bincount(place, worth * entries.cover, len(group))
+    return Cut(
+        site=site,
+        ranks=ranks,
+        demand=prices,
+        group=group,
+        per_replica=np.minimum(each, together),
+    )

@@ -1,0 +1,288 @@
+"""The relaxation with whole-replica rows: replica counts stand in it, and no class gets by on a
+sliver of a replica.
+
+Decides which rows it has. Per class ``sum_r min(1, rateable_r / busy_dr) n_r + shed_d >= 1``: whole
+replicas that serve a class can each take it whole or are full of it. The same over all sites but
+one, for a protected class, or what is exposed is paid for. Both hold for every plan in whole
+replicas; both are added only where a point breaks them. Which arcs it has is `priced`'s question.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import highspy
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.milp.scale import lp
+from optimizer.milp.scale.catalogue import ComponentArcs
+from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.tables import Floats
+
+_BROKEN = 1e-4
+_AMPLE = 2.0
+"""Above what rows allow, so that no bound has a price, and finite, which the simplex likes."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rowed:
+    """Which classes have their cover row, and which losses (class x sites + site, ascending)."""
+
+    classes: Positions
+    losses: Positions
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MasterPoint:
+    """A solved master: cost in USD/h, parts of classes over `arcs`, replicas of `group`, and what
+    one more unit of each row is worth (`demand`, `cover`, per class in USD/h; `loss`: of each loss
+    in `rowed`). `basis` is where the next solve may begin.
+    """
+
+    cost: float
+    arcs: ComponentArcs
+    rowed: Rowed
+    group: Positions
+    part: Floats
+    shed: Floats
+    replicas: Floats
+    prices: Prices
+    demand: Floats
+    cover: Floats
+    loss: Floats
+    basis: Basis
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Basis:
+    """HiGHS's basis by what columns and rows stand for."""
+
+    columns: tuple[tuple[NDArray[np.intp], NDArray[Any]], ...]
+    rows: tuple[tuple[NDArray[np.intp], NDArray[Any]], ...]
+
+
+def covering(frame: Frame, arcs: ComponentArcs) -> Floats:
+    """How much of a class one whole replica can take, per arc: at most all of it."""
+    part: Floats = np.minimum(1.0, frame.rateable[arcs.group] / np.maximum(arcs.busy, 1e-12))
+    return part
+
+
+class Master:
+    """One relaxation over some arcs with some cover rows, in HiGHS, ready to be solved again."""
+
+    def __init__(
+        self, frame: Frame, arcs: ComponentArcs, *, rowed: Rowed, shed_usd_per_h: Floats
+    ) -> None:
+        self.frame, self.arcs, self.rowed, self._shed = frame, arcs, rowed, shed_usd_per_h
+        self.group, self._place = np.unique(arcs.group, return_inverse=True)
+        self._cover = covering(frame, arcs)
+        self._sites = len(frame.budget_kw)
+        counts = (
+            arcs.count,
+            len(frame.rate),
+            len(self.group),
+            frame.stack.limit_kw.size,
+            len(rowed.losses),
+        )
+        self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
+        self.replica_columns = (self._first[2] + np.arange(len(self.group))).astype(np.int32)
+        self._build()
+
+    def _build(self) -> None:
+        frame, arcs = self.frame, self.arcs
+        rows = lp.RowBuilder()
+        self._own_rows(rows)
+        self._shared_rows(rows)
+        self._cover_rows(rows)
+        own = frame.fixed_usd_per_h + np.where(frame.running > 0, 0.0, frame.start_usd_per_h)
+        classes = self.rowed.losses // self._sites
+        policy = frame.tables.problem.plan_policy
+        price = frame.stack.usd_per_kwh
+        model = lp.make(
+            cost=np.concatenate(
+                [
+                    arcs.network_usd_per_h,
+                    self._shed,
+                    own[self.group],
+                    np.where(np.isfinite(price), price, 0.0).ravel(),
+                    policy.exposure_part * frame.shed_usd_per_h[classes],
+                ]
+            ),
+            upper=np.concatenate(
+                [
+                    np.full(arcs.count + len(frame.rate), _AMPLE),
+                    frame.most[self.group],
+                    frame.stack.limit_kw.ravel(),
+                    np.full(len(classes), _AMPLE),
+                ]
+            ),
+            rows=rows.rows(),
+        )
+        self.highs = lp.opened(model)
+
+    def _own_rows(self, rows: lp.RowBuilder) -> None:
+        arcs, at = self.arcs, np.arange(self.arcs.count)
+        each, place = np.arange(len(self.frame.rate)), np.arange(len(self.group))
+        served = [
+            (arcs.row, at, np.ones(arcs.count)),
+            (each, self._first[1] + each, np.ones(len(each))),
+        ]
+        rows.block(1.0, 1.0, entries=served, count=len(each))
+        rated = -self.frame.rateable[self.group]
+        busy = [(self._place, at, arcs.busy), (place, self._first[2] + place, rated)]
+        rows.block(-lp.INF, 0.0, entries=busy, count=len(place))
+
+    def _shared_rows(self, rows: lp.RowBuilder) -> None:
+        frame, group, arcs = self.frame, self.group, self.arcs
+        column = self._first[2] + np.arange(len(group))
+        pool = [(frame.pool[group], column, frame.accelerators[group])]
+        rows.block(-lp.INF, frame.pool_count, entries=pool, count=len(frame.pool_count))
+        power = [(frame.site[group], column, frame.possible_kw[group])]
+        rows.block(-lp.INF, frame.budget_kw, entries=power, count=self._sites)
+        busy_kw = arcs.busy * frame.busy_kw[arcs.group]
+        size = frame.stack.limit_kw.size
+        supply_site = np.repeat(np.arange(self._sites), frame.stack.limit_kw.shape[1])
+        draw = [
+            (frame.site[group], column, frame.idle_kw[group]),
+            (frame.site[arcs.group], np.arange(arcs.count), busy_kw),
+            (supply_site, self._first[3] + np.arange(size), -np.ones(size)),
+        ]
+        rows.block(0.0, 0.0, entries=draw, count=self._sites)
+
+    def _cover_rows(self, rows: lp.RowBuilder) -> None:
+        arcs, rowed, frame = self.arcs, self.rowed, self.frame
+        column = self._first[2] + self._place
+        rank = np.full(len(frame.rate), -1)
+        rank[rowed.classes] = np.arange(len(rowed.classes))
+        mine = np.flatnonzero(rank[arcs.row] >= 0)
+        each = np.arange(len(rowed.classes))
+        entries = [
+            (rank[arcs.row[mine]], column[mine], self._cover[mine]),
+            (each, self._first[1] + rowed.classes, np.ones(len(each))),
+        ]
+        rows.block(1.0, lp.INF, entries=entries, count=len(each))
+        row, at = self._elsewhere()
+        each = np.arange(len(rowed.losses))
+        entries = [
+            (row, column[at], self._cover[at]),
+            (each, self._first[1] + rowed.losses // self._sites, np.ones(len(each))),
+            (each, self._first[4] + each, np.ones(len(each))),
+        ]
+        rows.block(1.0, lp.INF, entries=entries, count=len(each))
+
+    def _elsewhere(self) -> tuple[Positions, Positions]:
+        """(loss, arc) for every loss and every arc of its class to another site."""
+        arcs, losses = self.arcs, self.rowed.losses
+        ends = np.append(arcs.start, arcs.count)
+        cls = losses // self._sites
+        count = ends[cls + 1] - ends[cls]
+        row = np.repeat(np.arange(len(losses)), count)
+        offset = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+        at = ends[cls][row] + offset
+        away = self.frame.site[arcs.group[at]] != (losses % self._sites)[row]
+        return row[away], at[away]
+
+    def solve(self, basis: Basis | None = None) -> MasterPoint:
+        """The point of the relaxation as it is."""
+        if basis is not None:
+            self._begin(basis)
+        lp.run(self.highs)
+        frame = self.frame
+        solution = self.highs.getSolution()
+        value, dual = np.array(solution.col_value), np.array(solution.row_dual)
+        counts = [len(keys) for keys in self._row_keys()]
+        parts = np.split(dual, np.cumsum(counts)[:-1])
+        cover = np.zeros(len(frame.rate))
+        cover[self.rowed.classes] = np.maximum(0.0, parts[5])
+        first = self._first
+        return MasterPoint(
+            cost=float(self.highs.getInfo().objective_function_value),
+            arcs=self.arcs,
+            rowed=self.rowed,
+            group=self.group,
+            part=value[: first[1]],
+            shed=value[first[1] : first[2]],
+            replicas=value[first[2] : first[3]],
+            prices=Prices(
+                pool=np.maximum(0.0, -parts[2]),
+                power=np.maximum(0.0, -parts[3]),
+                energy=-parts[4],
+            ),
+            demand=parts[0],
+            cover=cover,
+            loss=np.maximum(0.0, parts[6]),
+            basis=self._basis(),
+        )
+
+    def _column_keys(self) -> tuple[Positions, ...]:
+        frame, arcs = self.frame, self.arcs
+        return (
+            arcs.row * frame.groups + arcs.group,
+            np.arange(len(frame.rate)),
+            self.group,
+            np.arange(frame.stack.limit_kw.size),
+            self.rowed.losses,
+        )
+
+    def _row_keys(self) -> tuple[Positions, ...]:
+        frame, sites = self.frame, np.arange(self._sites)
+        pools = np.arange(len(frame.pool_count))
+        own = (np.arange(len(frame.rate)), self.group)
+        return (*own, pools, sites, sites, self.rowed.classes, self.rowed.losses)
+
+    def _basis(self) -> Basis:
+        basis = self.highs.getBasis()
+        return Basis(
+            columns=_keyed(self._column_keys(), basis.col_status),
+            rows=_keyed(self._row_keys(), basis.row_status),
+        )
+
+    def _begin(self, basis: Basis) -> None:
+        status = highspy.HighsBasisStatus
+        begin = highspy.HighsBasis()
+        begin.valid = True
+        begin.col_status = _matched(self._column_keys(), basis.columns, status.kLower)
+        begin.row_status = _matched(self._row_keys(), basis.rows, status.kBasic)
+        self.highs.setBasis(begin)
+
+
+def broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
+    """The rows of a point and those it breaks; `losses` may have one (class x sites + site)."""
+    arcs, sites = point.arcs, len(frame.budget_kw)
+    of_group = np.zeros(frame.groups)
+    of_group[point.group] = point.replicas
+    stands = covering(frame, arcs) * of_group[arcs.group]
+    total = np.bincount(arcs.row, stands, len(frame.rate)) + point.shed
+    classes = np.union1d(np.flatnonzero(total < 1 - _BROKEN), point.rowed.classes)
+    key = arcs.row * sites + frame.site[arcs.group]
+    keys, place = np.unique(key, return_inverse=True)
+    left = total[keys // sites] - np.bincount(place, stands, len(keys))
+    short = keys[left < 1 - _BROKEN]
+    found = np.union1d(short[np.isin(short, losses)], point.rowed.losses)
+    return Rowed(classes=classes.astype(np.intp), losses=found.astype(np.intp))
+
+
+def _keyed(
+    keys: tuple[Positions, ...], status: list[Any]
+) -> tuple[tuple[NDArray[np.intp], NDArray[Any]], ...]:
+    ends = np.cumsum([len(one) for one in keys])
+    parts = np.split(np.array(status, dtype=object), ends[:-1])
+    return tuple(zip(keys, parts, strict=True))
+
+
+def _matched(
+    keys: tuple[Positions, ...],
+    known: tuple[tuple[NDArray[np.intp], NDArray[Any]], ...],
+    otherwise: Any,
+) -> list[Any]:
+    status: list[Any] = []
+    for new, (old, values) in zip(keys, known, strict=True):
+        at = np.minimum(np.searchsorted(old, new), max(0, len(old) - 1))
+        found = np.full(len(new), otherwise, dtype=object)
+        if len(old):
+            same = old[at] == new
+            found[same] = values[at[same]]
+        status += found.tolist()
+    return status

@@ -1,0 +1,217 @@
+"""The search for one large component, from a problem to a checked outcome.
+
+Decides in what order things are made: tables, all arcs, matrix, relaxation, first plan, tree, plan,
+and again with the cuts that lost sites teach. Budgets are the policy's gap and nodes; its time limit
+is an outer abort that keeps the best plan so far and its bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from optimizer.costs import relative_gap
+from optimizer.milp.arrays import Matrix, compile_arrays
+from optimizer.milp.constraints_survive import SurvivalCut
+from optimizer.milp.highs import Point
+from optimizer.milp.survive import Losses
+from optimizer.milp.whole.choice import first_columns
+from optimizer.milp.whole.matrix import Whole, take_whole
+from optimizer.milp.whole.relaxation import Relaxation
+from optimizer.milp.whole.start import restricted_search
+from optimizer.milp.whole.to_plan import plan_of
+from optimizer.milp.whole.tree import Found, Tree
+from optimizer.outcome import Outcome, SolveStatus
+from optimizer.plan import Plan
+from optimizer.problem import Problem
+from optimizer.reach import Reach
+from optimizer.sweep import ArcTable, Sweep
+from optimizer.tables import Floats, Tables
+from optimizer.tabulate import tabulate
+from optimizer.verify import check_plan
+from optimizer.verify_limits import is_above
+from sites.clock import Clock
+from sites.units import MS_PER_S
+
+METHOD = "tree over the relaxation priced over all arcs"
+
+_MOST_ROUNDS = 12
+"""Rounds of cuts for lost sites, as for ordinary problems."""
+
+_SEARCHED_GAP = 0.9
+"""Part of the gap asked for that the point may spend; the rest is for whole basis points."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asked:
+    """What a search is about, and when its time is over."""
+
+    problem: Problem
+    tables: Tables
+    arcs: ArcTable
+    reach: Reach
+    is_over: Callable[[], bool]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Round:
+    """One search: its plan if any, its point, the bound, nodes, and what cut it short."""
+
+    plan: Plan | None
+    point: Point | None
+    bound: float
+    nodes: int
+    hit_limit: str
+    is_empty: bool = False
+
+
+def solve_whole(
+    problem: Problem, *, clock: Clock | None = None, start: Plan | None = None
+) -> Outcome:
+    """The cheapest checked plan within the policy's gap and nodes, over all arcs and rows.
+
+    `start` is a first guess. Without a clock there is no time limit. An infeasible problem comes
+    back without relaxations. Raises FatalError if the solver errs.
+    """
+    is_over = _deadline(problem, clock)
+    tables = tabulate(problem)
+    asked = _Asked(
+        problem=problem,
+        tables=tables,
+        arcs=Sweep(tables).table(),
+        reach=Reach(problem),
+        is_over=is_over,
+    )
+    losses: Losses | None = None
+    cuts: tuple[SurvivalCut, ...] = ()
+    best, bound, nodes, hit = None, -float("inf"), 0, "survival_rounds"
+    for _ in range(_MOST_ROUNDS):
+        matrix = compile_arrays(tables, asked.arcs, cuts=cuts)
+        made = _search(asked, matrix, start=start)
+        bound, nodes, hit = max(bound, made.bound), nodes + made.nodes, made.hit_limit
+        if made.is_empty:
+            return _no_plan(SolveStatus.INFEASIBLE, bound, nodes, "infeasible: no plan fits")
+        if made.plan is None or made.point is None:
+            break
+        if losses is None:
+            groups = [tables.group(int(at)) for at in matrix.horizon[0].placeable.group]
+            losses = Losses(asked.reach, groups)
+        survived = losses.survive(made.plan)
+        start = survived.plan
+        if best is None or _cost(survived.plan) < _cost(best):
+            best = survived.plan
+        new = tuple(cut for cut in survived.cuts if _is_broken(cut, made.point))
+        if hit or not new or _gap(best, bound) <= problem.plan_policy.gap_limit:
+            break
+        cuts, hit = cuts + new, "survival_rounds"
+    if best is None:
+        return _no_plan(SolveStatus.NO_PLAN, bound, nodes, f"no plan found before {hit} was spent")
+    return _judged(problem, best, bound=bound, nodes=nodes, hit_limit=hit)
+
+
+def _search(asked: _Asked, matrix: Matrix, *, start: Plan | None) -> _Round:
+    """Relaxation, first plan, tree: one matrix solved."""
+    policy, whole = asked.problem.plan_policy, take_whole(matrix)
+    relaxation = Relaxation(whole, first=first_columns(matrix))
+    root = relaxation.solve(whole.lower, whole.upper)
+    if root.is_empty:
+        return _Round(plan=None, point=None, bound=root.bound, nodes=0, hit_limit="", is_empty=True)
+    gap = policy.gap_limit * _SEARCHED_GAP
+    tree = Tree(relaxation, found=Found(bound=root.bound), gap=gap)
+    guess = None if start is None else _columns_of(matrix, whole, start)
+    if guess is not None:
+        tree.offer(guess)
+    if not asked.is_over():
+        first = restricted_search(
+            relaxation, gap=gap / 2, seed=policy.seed, time_s=policy.time_limit_s / 4, guess=guess
+        )
+        if first is not None:
+            tree.offer(first)
+    tree.search(nodes=policy.node_limit, is_over=asked.is_over)
+    found = tree.found
+    hit = "" if tree.is_done else "time_limit_s" if asked.is_over() else "node_limit"
+    if found.values is None:
+        is_empty = tree.is_done
+        return _Round(
+            plan=None,
+            point=None,
+            bound=found.bound,
+            nodes=found.nodes,
+            hit_limit=hit,
+            is_empty=is_empty,
+        )
+    plan, point = plan_of(asked.reach, matrix, found.values, bound=found.bound, method=METHOD)
+    return _Round(plan=plan, point=point, bound=found.bound, nodes=found.nodes, hit_limit=hit)
+
+
+def _columns_of(matrix: Matrix, whole: Whole, plan: Plan) -> Floats:
+    """An earlier plan's replicas, and the sites they open, by column."""
+    p = matrix.horizon[0]
+    replicas = {one.group.group_id: one.replicas for one in plan.groups}
+    named = [p.tables.group_id(int(at)) for at in p.placeable.group]
+    values = np.zeros(whole.columns)
+    values[p.column("n")] = [replicas.get(group_id, 0) for group_id in named]
+    held = {one.group.site_id for one in plan.groups if one.replicas}
+    values[p.column("open")] = [p.tables.sites.ids[at] in held for at in p.priced]
+    values[len(matrix.cost) :] = len(held)
+    clipped: Floats = np.clip(values, whole.lower, whole.upper)
+    return clipped
+
+
+def _is_broken(cut: SurvivalCut, point: Point) -> bool:
+    """Whether a cut asks for more than the point pays for that loss."""
+    values = point.values
+    risk = values.get("risk", {})
+    paid = sum(risk.get((cut.lost_site_id, part), 0.0) for part in cut.parts)
+    return is_above(cut.risk_usd_per_h(n=values["n"], shed=values["shed"]), paid)
+
+
+def _judged(problem: Problem, plan: Plan, *, bound: float, nodes: int, hit_limit: str) -> Outcome:
+    bound = min(bound, _cost(plan))
+    gap = relative_gap(_cost(plan), bound)
+    if gap <= problem.plan_policy.gap_limit:
+        hit_limit = ""
+    plan = replace(plan, bound_usd_per_h=bound, gap=gap, hit_limit=hit_limit)
+    violations = check_plan(problem, plan)
+    if violations:
+        told = "; ".join(v.message() for v in violations[:5])
+        message = f"the checker refused the plan ({len(violations)} violations): {told}"
+        return _no_plan(SolveStatus.FAULT, bound, nodes, message)
+    return Outcome(
+        status=SolveStatus.LIMIT if hit_limit else SolveStatus.OPTIMAL,
+        plan=plan,
+        arcs=(),
+        pruned=(),
+        bound_usd_per_h=bound,
+        nodes=nodes,
+        message=f"stopped by {hit_limit}; gap {gap:.2%}" if hit_limit else "",
+    )
+
+
+def _no_plan(status: SolveStatus, bound: float, nodes: int, message: str) -> Outcome:
+    return Outcome(
+        status=status,
+        plan=None,
+        arcs=(),
+        pruned=(),
+        bound_usd_per_h=bound,
+        nodes=nodes,
+        message=message,
+    )
+
+
+def _cost(plan: Plan) -> float:
+    return plan.cost.total_usd_per_h
+
+
+def _gap(plan: Plan, bound: float) -> float:
+    return relative_gap(_cost(plan), min(bound, _cost(plan)))
+
+
+def _deadline(problem: Problem, clock: Clock | None) -> Callable[[], bool]:
+    if clock is None:
+        return lambda: False
+    end_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
+    return lambda: clock.monotonic_ms() >= end_ms

@@ -1,0 +1,123 @@
+"""The loss of a site in the large search: bounds that hold, exposure that is counted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
+from optimizer.milp.scale.contention import add_cuts
+from optimizer.milp.scale.converge import Converged, converge
+from optimizer.milp.scale.exposure import Exposure
+from optimizer.milp.scale.frame import Frame, Prices, take_frame
+from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.losses import losses_of
+from optimizer.milp.scale.price_lp import relax
+from optimizer.milp.scale.priced import Duals, price_all
+from optimizer.milp.scale.solve import solve_at_scale
+from optimizer.milp.scale.to_plan import take_up
+from optimizer.milp.scale.workers import SerialWorkers
+from optimizer.problem import Problem
+from optimizer.solve import solve
+from optimizer.tabulate import tabulate
+from optimizer.verify import check_plan
+from tests.optimizer.builders import rich_problems
+from tests.optimizer.scale.test_scale import never, plain
+
+SOON = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+def exposed(problem: Problem) -> Problem:
+    """The plain problem with every class protected and exposure dear."""
+    problem = plain(problem)
+    classes = tuple(replace(one, protected=True) for one in problem.classes)
+    policy = replace(problem.plan_policy, exposure_part=0.5)
+    return replace(problem, classes=classes, plan_policy=policy)
+
+
+def converged(frame: Frame) -> Converged:
+    """The master's last point."""
+    start = opening_prices(frame)
+    sample = sampled_arcs(frame, start, SerialWorkers())
+    cleared = clear(frame, sample, prices=start, steps=50)
+    plain_lp = relax(frame, cleared, SerialWorkers(), tolerance=1e-6, is_over=never)
+    return converge(frame, plain_lp, SerialWorkers(), tolerance=1e-6, is_over=never)
+
+
+def optimum(problem: Problem) -> float:
+    """What the whole formulation proves no plan undercuts, or its plan's cost if that is proven."""
+    found = solve(problem)
+    assert found.plan is not None
+    return found.plan.cost.total_usd_per_h
+
+
+@SOON
+@given(rich_problems())
+def test_no_bound_passes_a_plan_that_outlives_losses(problem: Problem) -> None:
+    problem = exposed(problem)
+    best = optimum(problem)
+    found = converged(take_frame(tabulate(problem)))
+    assert found.bound_usd_per_h <= best * (1 + 1e-5) + 1e-5
+
+
+@SOON
+@given(rich_problems())
+def test_any_duals_give_a_bound(problem: Problem) -> None:
+    problem = exposed(problem)
+    best = optimum(problem)
+    frame = take_frame(tabulate(problem))
+    start, shed = opening_prices(frame), frame.shed_usd_per_h
+    losses, _ = losses_of(frame)
+    odd = Duals(
+        prices=Prices(pool=start.pool + 0.3, power=start.power + 0.1, energy=start.energy * 1.3),
+        demand=np.minimum(shed, 0.9),
+        cover=np.minimum(shed, 0.4),
+        losses=losses,
+        loss=np.full(len(losses), 0.2),
+    )
+    found = price_all(frame, odd, SerialWorkers(), count=3)
+    assert found.bound_usd_per_h <= best * (1 + 1e-5) + 1e-5
+
+
+@SOON
+@given(rich_problems())
+def test_plans_with_exposure_pass_the_checker(problem: Problem) -> None:
+    problem = exposed(problem)
+    found = solve_at_scale(problem)
+    assert found.plan is not None, found.message
+    assert check_plan(problem, found.plan) == ()
+    assert found.bound_usd_per_h <= optimum(problem) * (1 + 1e-4) + 1e-4
+
+
+@SOON
+@given(rich_problems())
+def test_exposure_follows_changes(problem: Problem) -> None:
+    problem = exposed(problem)
+    frame = take_frame(tabulate(problem))
+    exposure, shed = Exposure(frame), np.zeros(len(frame.rate))
+    group = np.flatnonzero(frame.most > 0)
+    told = exposure.after_usd_per_h(group, frame.most[group], shed=shed)
+    assert exposure.usd_per_h(shed) == 0.0  # nothing stands, so nothing is lost with a site
+    exposure.put(group, frame.most[group])
+    assert exposure.usd_per_h(shed) == pytest.approx(told)
+
+
+@SOON
+@given(rich_problems())
+def test_cuts_only_add(problem: Problem) -> None:
+    problem = exposed(problem)
+    whole = solve(problem)
+    assert whole.plan is not None
+    ledger = Ledger(take_frame(tabulate(problem)))
+    take_up(ledger, whole.plan)
+    before = ledger.cost_usd_per_h()
+    for _ in range(3):
+        if not add_cuts(ledger, SerialWorkers()):
+            break
+    assert ledger.cost_usd_per_h() >= before - 1e-9
+    assert add_cuts(ledger, SerialWorkers()) == 0
