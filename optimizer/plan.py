@@ -106,8 +106,9 @@ class ShedTraffic:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SurvivalShare:
-    """Where protected traffic goes if one site is lost: part of a class (basis points of the whole)
-    that would move to `group_id`, whose site keeps its replicas.
+    """Where a protected class is served if one site is lost: so many basis points at `group_id`,
+    whose site keeps its replicas. The entries of a (loss, class) are the whole of what it then
+    has, not what is added; a class without entries keeps its shares.
     """
 
     lost_site_id: str

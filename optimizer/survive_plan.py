@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from math import ceil
 
 from optimizer.costs import exposure_usd_per_h, relative_gap
@@ -232,9 +233,9 @@ class Survivors:
             found = []
             for variant_id in self.reach.services[one.service_id].variant_ids:
                 for placed in self._of_variant.get(variant_id, ()):
-                    way = reach.way(one, placed.group.site_id)
-                    if way is not None and reach.refusal(one, placed.group) is None:
-                        found.append((way.rtt_ms, placed.group.group_id))
+                    way_ms = reach.way_ms(one, placed.group.site_id)
+                    if way_ms is not None and reach.refusal(one, placed.group) is None:
+                        found.append((way_ms, placed.group.group_id))
             self._options[key] = tuple(group_id for _, group_id in sorted(found))
         if lost_too:
             return self._options[key]
@@ -251,7 +252,8 @@ class Survivors:
             return True
         key = (class_id, entry.site_id)
         if key not in self._answering:
-            self._answering[key] = tuple(answering_sites(self._entering(left, class_id), one))
+            answering = answering_sites(self._entering(left, class_id), one)
+            self._answering[key] = tuple(islice(answering, 2))  # one of two is not the lost one
         return any(site_id != lost_site_id for site_id in self._answering[key])
 
     def _entering(self, left: Reach, class_id: str) -> Reach:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fractions import Fraction
-from math import ceil
+from math import ceil, isfinite
 
 from optimizer.assign import split_bp
 from optimizer.costs import priced_plan
@@ -16,6 +16,7 @@ from optimizer.milp.highs import Point
 from optimizer.milp.inputs import ArcKey, Inputs
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
+from sites.errors import FatalError
 from sites.units import WHOLE_BP
 
 _DUST = 1e-7
@@ -31,6 +32,7 @@ def extract_plan(inputs: Inputs, point: Point, *, method: str) -> Plan:
     zero gets traffic and none is off by a whole basis point. Replicas of a group whose class
     shares all round away stay: the next plan may drop them.
     """
+    _require_numbers(point)
     n = point.values.get("n", {})
     groups = [
         PlannedGroup(group=facts.option.group, replicas=round(n[group_id]))
@@ -55,6 +57,16 @@ def extract_plan(inputs: Inputs, point: Point, *, method: str) -> Plan:
         method=method,
         hit_limit=point.hit_limit,
     )
+
+
+def _require_numbers(point: Point) -> None:
+    for name in ("n", "x", "shed"):
+        for index, value in point.values.get(name, {}).items():
+            if not isfinite(value):
+                raise FatalError(
+                    f"HiGHS reports success with {name}[{index}] = {value}; report the problem "
+                    "file that causes it"
+                )
 
 
 def _parts(inputs: Inputs, point: Point, *, class_id: str, placed: set[str]) -> dict[ArcKey, float]:

@@ -88,8 +88,8 @@ def _classes(draw: st.DrawFn, class_id: str) -> TrafficClass:
     return b.traffic_class(
         class_id,
         policy_id=draw(st.sampled_from(("any", "eu"))),
-        rate_rps=draw(st.sampled_from((0.0, 1e-9, 1.0, 10.0, 10.0, 1e6))),
-        output_tokens=draw(st.sampled_from((1e-3, 100.0, 100.0, 4_000.0))),
+        rate_rps=draw(st.sampled_from((0.0, 1e-6, 1.0, 10.0, 10.0, 1e6))),
+        output_tokens=draw(st.sampled_from((1e-3, 100.0, 100.0, 1_000.0))),
         bytes_per_request=draw(st.sampled_from((0.0, 1e3, 1e9))),
         priority=draw(st.sampled_from((0, 5, 9))),
         protected=draw(st.booleans()),
@@ -116,7 +116,7 @@ def _policies(draw: st.DrawFn, ids: str) -> PlanPolicy:
     ]
     return replace(
         b.DEFAULT_POLICY,
-        utilisation_ceiling=draw(st.sampled_from((0.01, 0.8, 1.0))),
+        utilisation_ceiling=draw(st.sampled_from((0.1, 0.8, 1.0))),
         shed_usd_per_mtok=draw(st.sampled_from((0.0, 1e-9, 50.0, 50.0, 1e9))),
         carbon_usd_per_t=draw(st.sampled_from((0.0, 50.0, 1e6))),
         migration_usd_per_gib=draw(st.sampled_from((0.0, 1e3))),

@@ -25,14 +25,11 @@ def rearrange(
     *,
     free: NDArray[np.bool_],
     prices: Prices,
-    weight: float,
     gap: float,
     nodes: int,
 ) -> Change | None:
     """The cheapest answer for some classes over the `free` groups and what stands elsewhere, all
     other classes' traffic standing; None if the search finds none.
-
-    Replicas pay their own price and `weight` times the prices of what they take from others.
     """
     frame = ledger.frame
     arcs = component_arcs(frame, classes)
@@ -55,9 +52,7 @@ def rearrange(
     shed = ledger.shed_part
     rows = made.survive_with(ledger.exposure, free=free, replicas=ledger.replicas, shed=shed)
     made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
-    shared = frame.accelerators[group] * prices.pool[frame.pool[group]]
-    shared += frame.possible_kw[group] * prices.power[frame.site[group]]
-    replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group] + weight * shared
+    replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
     start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
     answer = made.solve(replica, gap=gap, nodes=nodes, start=start)
     return None if answer.values is None else made.change(answer.values)

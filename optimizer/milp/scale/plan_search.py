@@ -19,7 +19,6 @@ from optimizer.milp.scale.catalogue import ComponentArcs
 from optimizer.milp.scale.cluster import concerned, rearrange
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
-from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
 
@@ -69,41 +68,6 @@ def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
     each = reach / np.maximum(1.0, reach.sum(axis=1))[:, None]
     near: Floats = (reach.T @ each).astype(np.float64)
     return near
-
-
-def found(search: Search, point: MasterPoint, *, effort: Effort) -> None:
-    """A first plan: sites fall into sets of neighbours, each class is placed with the sites that
-    answer most of it in the relaxation, at the prices of what it takes from others.
-    """
-    frame, arcs = search.frame, point.arcs
-    cluster = np.zeros(len(frame.budget_kw), dtype=np.intp)
-    sets = list(_apart(search, effort.sites))
-    for number, sites in enumerate(sets):
-        cluster[sites] = number
-    part = np.zeros((len(frame.rate), len(sets)))
-    np.add.at(part, (arcs.row, cluster[frame.site[arcs.group]]), point.part)
-    home = np.where(part.any(axis=1), part.argmax(axis=1), -1)
-    for first in range(0, len(sets), BATCH):
-        jobs = [
-            Job(
-                classes=np.flatnonzero(home == number),
-                free=(cluster[frame.site] == number) & search.worth & (frame.most > 0),
-            )
-            for number in range(first, min(first + BATCH, len(sets)))
-        ]
-        _step(search, [job for job in jobs if len(job.classes)], effort, weight=1.0)
-
-
-def _apart(search: Search, count: int) -> Iterator[Positions]:
-    """Every site in one set of neighbours."""
-    left = np.ones(len(search.near), dtype=np.bool_)
-    while left.any():
-        centre = int(np.flatnonzero(left)[np.argmin(search.near[left].sum(axis=1))])
-        weight = np.where(left, search.near[centre], -1.0)
-        weight[centre] = np.inf
-        sites = _first(weight, min(count, int(left.sum())))
-        left[sites] = False
-        yield sites
 
 
 def mend(search: Search, *, effort: Effort) -> float:
@@ -199,7 +163,7 @@ def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) 
     return before - ledger.cost_usd_per_h()
 
 
-def _step(search: Search, jobs: list[Job], effort: Effort, *, weight: float = 0.0) -> None:
+def _step(search: Search, jobs: list[Job], effort: Effort) -> None:
     """Search some neighbourhoods of the same ledger, then take what they found in order."""
     if search.is_over():
         return
@@ -211,7 +175,6 @@ def _step(search: Search, jobs: list[Job], effort: Effort, *, weight: float = 0.
             job.classes,
             free=job.free,
             prices=search.prices,
-            weight=weight,
             gap=effort.gap,
             nodes=effort.nodes,
         )

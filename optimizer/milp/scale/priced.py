@@ -115,7 +115,7 @@ def _component(
     fill = np.bincount(at, taken * ratio[order], len(group))
     earned = np.where(earned < 0, standing - fill, earned)
     paying = np.flatnonzero((earned < -_DUST) & (frame.most[group] > 0))
-    wanted = _wanted(arcs, place, duals_earned=earned, paying=paying, worth=(covered, profit))
+    wanted = _wanted(arcs, place, earned=earned, paying=paying, worth=(covered, profit))
     few = arcs.only(wanted)
     kept = cheapest(few, earned[place[wanted]] / frame.accelerators[few.group], count)
     return _Earned(group=group, usd_per_h=earned, wanted=few.only(kept))
@@ -125,12 +125,12 @@ def _wanted(
     arcs: ComponentArcs,
     place: Positions,
     *,
-    duals_earned: Floats,
+    earned: Floats,
     paying: Positions,
     worth: tuple[Floats, Floats],
 ) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
     """Arcs of paying replicas that their worth comes from."""
-    pays = np.zeros(len(duals_earned), dtype=np.bool_)
+    pays = np.zeros(len(earned), dtype=np.bool_)
     pays[paying] = True
     covered, profit = worth
     wanted: np.ndarray[tuple[int], np.dtype[np.bool_]] = pays[place] & (

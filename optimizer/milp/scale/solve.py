@@ -17,12 +17,12 @@ from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.converge import converge
+from optimizer.milp.scale.diving import change_of, dive
 from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.plan_search import (
     Effort,
     Search,
-    found,
     mend,
     nearness,
     renew,
@@ -49,6 +49,8 @@ METHOD_MIP = "scale: components in whole replicas at shared prices"
 _STEPS = 200
 _PASSES = 6
 _SITES = 6
+_ROUGH_SITES = 4
+_ROUGH_PASSES = 4
 _NODES = 20
 _SLIVER = 1e-6
 _WORTHWHILE = 5e-4
@@ -113,7 +115,7 @@ def solve_at_scale(
         is_over=is_over,
     )
     if start is None:
-        found(search, point, effort=Effort(sites=_SITES + 2, gap=gap_limit, nodes=1))
+        ledger.put(change_of(frame, dive(point, frame, is_over=is_over)))
     else:
         take_up(ledger, start)
     bound, method = _search(search, bound, gap_limit=gap_limit)
@@ -125,24 +127,32 @@ def _search(search: Search, bound: float, *, gap_limit: float) -> tuple[float, s
     """Passes over the plan until it is within the gap of the bound or nothing saves any more; the
     best bound and how it was proven.
     """
-    ledger, method = search.ledger, METHOD_LP
+    ledger = search.ledger
+
+    def gap() -> float:
+        return relative_gap(ledger.cost_usd_per_h(), bound)
+
+    # what is shed or exposed costs so much that rough answers around it come first
+    rough = Effort(sites=_ROUGH_SITES, gap=2 * gap_limit, nodes=1)
+    for _ in range(_ROUGH_PASSES):
+        new = add_cuts(ledger, search.workers)
+        saved = mend(search, effort=rough)
+        if search.is_over() or (new == 0 and saved <= gap_limit * abs(ledger.cost_usd_per_h())):
+            break
     for turn in range(_PASSES):
-        if relative_gap(ledger.cost_usd_per_h(), bound) <= gap_limit or search.is_over():
+        add_cuts(ledger, search.workers)
+        if gap() <= gap_limit or search.is_over():
             break
         effort = Effort(sites=_SITES, gap=gap_limit / 2, nodes=_NODES * (turn + 1))
-        add_cuts(ledger, search.workers)
         saved = mend(search, effort=effort) + renew(search, turn=turn, effort=effort)
-        if turn % 2 == 1 and relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit:
+        if turn % 2 == 1:
             saved += renew_components(search, effort=effort)
-        if turn == 0 and relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit:
-            whole = bound_by_components(
-                search.frame, search.prices, search.workers, is_over=search.is_over
-            )
-            if whole > bound:
-                bound, method = whole, METHOD_MIP
-        if turn % 2 == 1 and saved <= _WORTHWHILE * gap_limit * abs(ledger.cost_usd_per_h()):
-            break
-    return bound, method
+            if saved <= _WORTHWHILE * gap_limit * abs(ledger.cost_usd_per_h()):
+                break
+    if gap() <= gap_limit or search.is_over():
+        return bound, METHOD_LP
+    whole = bound_by_components(search.frame, search.prices, search.workers, is_over=search.is_over)
+    return (whole, METHOD_MIP) if whole > bound else (bound, METHOD_LP)
 
 
 def _judged(

@@ -7,7 +7,7 @@ about one row per arc wait to be broken. Nothing here knows what a row means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,8 @@ _WHOLE = 1e-6
 class Whole:
     """Columns with bounds tightened by one-column rows, and the other rows by column and by row.
 
-    `flow` marks the columns that may wait to be priced, `waiting` the rows that wait to be broken,
-    `balance` the rows that say what is asked for. `start`, `index`, `value` hold the rows;
+    `count` marks columns that count others, `flow` those that may wait to be priced, `waiting` the
+    rows that wait to be broken, `balance` the rows that say what is asked for. `start`, `index`, `value` hold the rows;
     `column_start`, `row_of`, `value_of` the same entries by column.
     """
 
@@ -39,6 +39,7 @@ class Whole:
     lower: Floats
     upper: Floats
     whole: Mask
+    count: Mask
     flow: Mask
     waiting: Mask
     balance: Places
@@ -62,6 +63,38 @@ class Whole:
         return len(self.row_lower)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewRows:
+    """Rows ``sum value * column <= upper``, `length[i]` entries each, one after the other."""
+
+    length: Places
+    index: Places
+    value: Floats
+    upper: Floats
+
+
+def with_rows(whole: Whole, new: NewRows) -> Whole:
+    """The same with some rows more, which wait to be broken."""
+    length = np.concatenate([np.diff(whole.start), new.length])
+    index = np.concatenate([whole.index, new.index])
+    value = np.concatenate([whole.value, new.value])
+    row = np.repeat(np.arange(len(length)), length)
+    order = np.argsort(index, kind="stable")
+    more = len(new.length)
+    return replace(
+        whole,
+        waiting=np.concatenate([whole.waiting, np.ones(more, dtype=np.bool_)]),
+        row_lower=np.concatenate([whole.row_lower, np.full(more, -np.inf)]),
+        row_upper=np.concatenate([whole.row_upper, new.upper]),
+        start=np.concatenate([[0], np.cumsum(length)]).astype(np.intp),
+        index=index,
+        value=value,
+        column_start=np.searchsorted(index[order], np.arange(whole.columns + 1)),
+        row_of=row[order],
+        value_of=value[order],
+    )
+
+
 def take_whole(matrix: Matrix) -> Whole:
     """Sort a matrix of one period into what is always there and what waits, and count its sites."""
     plain = _plain(matrix)
@@ -80,6 +113,7 @@ def take_whole(matrix: Matrix) -> Whole:
         lower=lower,
         upper=upper,
         whole=plain.whole,
+        count=np.arange(columns) >= len(matrix.cost),
         flow=flow,
         waiting=plain.waiting[kept],
         balance=np.flatnonzero(plain.balance[kept]),

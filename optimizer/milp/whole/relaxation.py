@@ -15,7 +15,7 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.whole.matrix import Places, Whole
+from optimizer.milp.whole.matrix import NewRows, Places, Whole, with_rows
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -77,7 +77,7 @@ class Relaxation:
         self._rows: Places = np.zeros(0, dtype=np.intp)
         self._artificial = len(whole.balance)
         self._lower, self._upper = whole.lower.copy(), whole.upper.copy()
-        self._scale = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+        self._scale = _scale(whole)
         self._penalty = _penalty(whole)
         self._add_rows(np.flatnonzero(~whole.waiting))
         self._add_artificial()
@@ -100,6 +100,15 @@ class Relaxation:
     def rows(self) -> Places:
         """Rows the solver holds."""
         return self._rows
+
+    def learn(self, new: NewRows) -> None:
+        """Take rows that every whole point keeps."""
+        before = self.whole.rows
+        self.whole = with_rows(self.whole, new)
+        more = self.whole.rows - before
+        self._row_place = np.concatenate([self._row_place, np.full(more, -1, dtype=np.intp)])
+        self._scale = _scale(self.whole)
+        self._add_rows(np.arange(before, before + more))
 
     def solve(
         self, lower: Floats, upper: Floats, *, cutoff: float = INF, iterations: int = _INT32_MAX
@@ -200,7 +209,7 @@ class Relaxation:
         return float(duals[paid] @ limit[paid]) + float(reduced[drawn] @ end[drawn])
 
     def _priced(self, reduced: Floats) -> Places:
-        """Columns to enter: per class-like run, the few most negative."""
+        """Columns to enter: those that could take most off."""
         out = np.flatnonzero((self._place < 0) & (reduced < -_NEGATIVE) & (self._upper > 0))
         if len(out) <= _FEW:
             return out
@@ -318,6 +327,12 @@ def _from_scratch(highs: Any) -> None:
 
 
 _ATTEMPTS = (_as_usual, _by_primal, _from_scratch)
+
+
+def _scale(whole: Whole) -> Floats:
+    """The largest coefficient of each row, by which what is broken is measured."""
+    scale: Floats = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+    return scale
 
 
 def _penalty(whole: Whole) -> float:

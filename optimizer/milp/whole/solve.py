@@ -1,8 +1,8 @@
 """The search for one large component, from a problem to a checked outcome.
 
-Decides in what order things are made: tables, all arcs, matrix, relaxation, first plan, tree, plan,
-and again with the cuts that lost sites teach. Budgets are the policy's gap and nodes; its time limit
-is an outer abort that keeps the best plan so far and its bound.
+Decides in what order things are made: tables, all arcs, matrix, search, plan, and again with the
+cuts that lost sites teach. Budgets are the policy's gap and nodes; its time limit is an outer abort
+that keeps the best plan so far and its bound.
 """
 
 from __future__ import annotations
@@ -17,12 +17,8 @@ from optimizer.milp.arrays import Matrix, compile_arrays
 from optimizer.milp.constraints_survive import SurvivalCut
 from optimizer.milp.highs import Point
 from optimizer.milp.survive import Losses
-from optimizer.milp.whole.choice import first_columns
-from optimizer.milp.whole.matrix import Whole, take_whole
-from optimizer.milp.whole.relaxation import Relaxation
-from optimizer.milp.whole.start import restricted_search
+from optimizer.milp.whole.search import search
 from optimizer.milp.whole.to_plan import plan_of
-from optimizer.milp.whole.tree import Found, Tree
 from optimizer.outcome import Outcome, SolveStatus
 from optimizer.plan import Plan
 from optimizer.problem import Problem
@@ -39,9 +35,6 @@ METHOD = "tree over the relaxation priced over all arcs"
 
 _MOST_ROUNDS = 12
 """Rounds of cuts for lost sites, as for ordinary problems."""
-
-_SEARCHED_GAP = 0.9
-"""Part of the gap asked for that the point may spend; the rest is for whole basis points."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,52 +105,33 @@ def solve_whole(
 
 
 def _search(asked: _Asked, matrix: Matrix, *, start: Plan | None) -> _Round:
-    """Relaxation, first plan, tree: one matrix solved."""
-    policy, whole = asked.problem.plan_policy, take_whole(matrix)
-    relaxation = Relaxation(whole, first=first_columns(matrix))
-    root = relaxation.solve(whole.lower, whole.upper)
-    if root.is_empty:
-        return _Round(plan=None, point=None, bound=root.bound, nodes=0, hit_limit="", is_empty=True)
-    gap = policy.gap_limit * _SEARCHED_GAP
-    tree = Tree(relaxation, found=Found(bound=root.bound), gap=gap)
-    guess = None if start is None else _columns_of(matrix, whole, start)
-    if guess is not None:
-        tree.offer(guess)
-    if not asked.is_over():
-        first = restricted_search(
-            relaxation, gap=gap / 2, seed=policy.seed, time_s=policy.time_limit_s / 4, guess=guess
-        )
-        if first is not None:
-            tree.offer(first)
-    tree.search(nodes=policy.node_limit, is_over=asked.is_over)
-    found = tree.found
-    hit = "" if tree.is_done else "time_limit_s" if asked.is_over() else "node_limit"
-    if found.values is None:
-        is_empty = tree.is_done
-        return _Round(
-            plan=None,
-            point=None,
-            bound=found.bound,
-            nodes=found.nodes,
-            hit_limit=hit,
-            is_empty=is_empty,
-        )
-    plan, point = plan_of(asked.reach, matrix, found.values, bound=found.bound, method=METHOD)
-    return _Round(plan=plan, point=point, bound=found.bound, nodes=found.nodes, hit_limit=hit)
+    """One matrix solved, its point made a plan."""
+    guess = None if start is None else _columns_of(matrix, start)
+    made = search(matrix, policy=asked.problem.plan_policy, is_over=asked.is_over, guess=guess)
+    found = made.found
+    plan, point = None, None
+    if found.values is not None:
+        plan, point = plan_of(asked.reach, matrix, found.values, bound=found.bound, method=METHOD)
+    return _Round(
+        plan=plan,
+        point=point,
+        bound=found.bound,
+        nodes=found.nodes,
+        hit_limit=made.hit_limit,
+        is_empty=found.values is None and not made.hit_limit,
+    )
 
 
-def _columns_of(matrix: Matrix, whole: Whole, plan: Plan) -> Floats:
-    """An earlier plan's replicas, and the sites they open, by column."""
+def _columns_of(matrix: Matrix, plan: Plan) -> Floats:
+    """An earlier plan's replicas, the sites they open and how many those are, by column."""
     p = matrix.horizon[0]
     replicas = {one.group.group_id: one.replicas for one in plan.groups}
     named = [p.tables.group_id(int(at)) for at in p.placeable.group]
-    values = np.zeros(whole.columns)
+    values = np.zeros(len(matrix.cost))
     values[p.column("n")] = [replicas.get(group_id, 0) for group_id in named]
     held = {one.group.site_id for one in plan.groups if one.replicas}
     values[p.column("open")] = [p.tables.sites.ids[at] in held for at in p.priced]
-    values[len(matrix.cost) :] = len(held)
-    clipped: Floats = np.clip(values, whole.lower, whole.upper)
-    return clipped
+    return values
 
 
 def _is_broken(cut: SurvivalCut, point: Point) -> bool:

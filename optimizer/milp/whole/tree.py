@@ -127,7 +127,7 @@ class Tree:
             self._fix(answer, bound, lower, upper)
             open_at = self._fractional(answer.values)
             if len(open_at) == 0:
-                self._take(answer, lower, upper)
+                self._take_exact(answer, lower, upper)
                 return None
             choice = self._choose(answer, bound, open_at, lower=lower, upper=upper)
             if choice is not None:
@@ -150,27 +150,30 @@ class Tree:
         upper[at[is_up]] = np.minimum(upper[at], capped)[is_up]
         lower[at[is_down]] = np.maximum(lower[at], raised)[is_down]
 
-    def _take(self, answer: Relaxed, lower: Floats, upper: Floats) -> None:
-        """A point in whole columns: solved again with those exact, kept if it is the best."""
-        exact = np.round(answer.values[self._at])
-        low, high = lower.copy(), upper.copy()
-        low[self._at], high[self._at] = exact, exact
-        again = self.relaxation.solve(low, high)
-        if again.is_empty or again.artificial > _ARTIFICIAL:
-            return
-        cost = float(self.relaxation.whole.cost @ again.values)
-        if cost < self.found.cost:
-            self.found.values, self.found.cost = again.values, cost
-
-    def offer(self, exact: Floats) -> None:
-        """Try values of the whole columns (by column) as a point."""
+    def offer(self, values: Floats) -> None:
+        """Try values of the whole columns (by column) as a point; counts follow from the others."""
         whole = self.relaxation.whole
-        values = np.clip(np.round(exact), whole.lower, whole.upper)
-        self._take(
-            Relaxed(bound=-INF, values=values, reduced=values, artificial=0.0, iterations=0),
-            whole.lower,
-            whole.upper,
-        )
+        exact = np.clip(np.round(values), whole.lower, whole.upper)
+        low, high = whole.lower.copy(), whole.upper.copy()
+        at = self._at[~whole.count[self._at]]
+        low[at], high[at] = exact[at], exact[at]
+        self._take(self.relaxation.solve(low, high))
+
+    def _take_exact(self, answer: Relaxed, lower: Floats, upper: Floats) -> None:
+        """A point whole up to the solver's tolerance: solved again with whole columns exact."""
+        low, high = lower.copy(), upper.copy()
+        low[self._at] = high[self._at] = np.round(answer.values[self._at])
+        self._take(self.relaxation.solve(low, high))
+
+    def _take(self, answer: Relaxed) -> None:
+        """Keep a point in whole columns if it is one and the best."""
+        if answer.is_empty or answer.artificial > _ARTIFICIAL:
+            return
+        if len(self._fractional(answer.values)):
+            return
+        cost = float(self.relaxation.whole.cost @ answer.values)
+        if cost < self.found.cost:
+            self.found.values, self.found.cost = answer.values, cost
 
     def _choose(
         self, answer: Relaxed, bound: float, at: Places, *, lower: Floats, upper: Floats

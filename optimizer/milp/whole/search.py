@@ -1,0 +1,101 @@
+"""The search over one matrix: relaxation, first points, tree.
+
+Decides how the gap asked for is spent and what goes first. Knows columns and rows, no plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from optimizer.milp.arrays import Matrix
+from optimizer.milp.whole.choice import first_columns
+from optimizer.milp.whole.cuts import Separator
+from optimizer.milp.whole.matrix import Whole, take_whole
+from optimizer.milp.whole.relaxation import Relaxation, Relaxed
+from optimizer.milp.whole.start import restricted_search
+from optimizer.milp.whole.tree import Found, Tree
+from optimizer.policy import PlanPolicy
+from optimizer.tables import Floats
+
+_SEARCHED_GAP = 0.9
+"""Part of the gap asked for that the point may spend; the rest is for whole basis points."""
+
+_CUT_ROUNDS = 30
+_CUT_PART = 0.01
+"""Rounds of cuts at the root end when one moves the bound by less than this part of all."""
+
+_FIRST_TIME = 0.25
+"""Part of the time limit that the first point may take."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Searched:
+    """What a search found (no values and no limit hit: there is no point) and what cut it short."""
+
+    found: Found
+    hit_limit: str = ""
+
+
+def search(
+    matrix: Matrix, *, policy: PlanPolicy, is_over: Callable[[], bool], guess: Floats | None = None
+) -> Searched:
+    """The best point of a matrix within the policy's gap and nodes.
+
+    `guess` holds values by column of the matrix, those of whole columns are tried as a point.
+    """
+    whole = take_whole(matrix)
+    relaxation = Relaxation(whole, first=first_columns(matrix))
+    root = relaxation.solve(whole.lower, whole.upper)
+    found = Found(bound=root.bound)
+    if root.is_empty:
+        return Searched(found=found)
+    root = tighten(relaxation, matrix, root, is_over=is_over)
+    found.bound = max(found.bound, root.bound)
+    gap = policy.gap_limit * _SEARCHED_GAP
+    tree = Tree(relaxation, found=found, gap=gap)
+    tried = None if guess is None else _within(whole, guess)
+    if tried is not None:
+        tree.offer(tried)
+    if not is_over():
+        first = restricted_search(
+            relaxation,
+            gap=gap / 2,
+            seed=policy.seed,
+            time_s=policy.time_limit_s * _FIRST_TIME,
+            guess=tried,
+        )
+        if first is not None:
+            tree.offer(first)
+    tree.search(nodes=policy.node_limit, is_over=is_over)
+    hit = "" if tree.is_done else "time_limit_s" if is_over() else "node_limit"
+    return Searched(found=found, hit_limit=hit)
+
+
+def tighten(
+    relaxation: Relaxation, matrix: Matrix, root: Relaxed, *, is_over: Callable[[], bool]
+) -> Relaxed:
+    """Cut the root's point off, round by round, as long as its bound moves enough."""
+    whole = relaxation.whole
+    separator = Separator(matrix)
+    separator.without_shedding(whole.upper)
+    first = root.bound
+    for _ in range(_CUT_ROUNDS):
+        new = None if is_over() else separator.broken(root.values)
+        if new is None:
+            break
+        relaxation.learn(new)
+        before, root = root.bound, relaxation.solve(whole.lower, whole.upper)
+        if root.bound - before <= _CUT_PART * (root.bound - first):
+            break
+    return root
+
+
+def _within(whole: Whole, guess: Floats) -> Floats:
+    """A guess at the matrix's columns as one at all columns, counts at their most."""
+    values = whole.upper.copy()
+    values[: len(guess)] = guess
+    clipped: Floats = np.clip(values, whole.lower, whole.upper)
+    return clipped
