@@ -39,6 +39,7 @@ format: $(STAMP) ## rewrite the sources in house format
 	$(BIN)/ruff check --fix .
 
 bench: $(STAMP) ## every benchmark, each figure beside its peer or limit
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r benchmarks/requirements.lock
 	$(BIN)/python -m benchmarks
 
 proto: $(STAMP) ## regenerate agents/v1 from proto/agents/v1

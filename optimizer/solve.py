@@ -7,11 +7,12 @@ as a plan. Time is measured only where a clock is handed in.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from math import inf
 
-from optimizer.arcs import Candidates, find_arcs
+from optimizer.arcs import Candidates, find_arcs, group_options
 from optimizer.costs import relative_gap
 from optimizer.milp.constraints_survive import SurvivalCut, survive_one
 from optimizer.milp.elastic import mending_slack, relaxations
@@ -19,12 +20,15 @@ from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import Attempt, attempt, formulate
 from optimizer.milp.highs import Point, PointStatus
 from optimizer.milp.model import Formulation, RowKey
+from optimizer.milp.scale.solve import solve_at_scale, unsuited
+from optimizer.milp.scale.workers import Workers
 from optimizer.milp.survive import Losses, Survived
 from optimizer.milp.survive_root import root_cuts
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from optimizer.verify_limits import is_above
 from sites.clock import Clock
@@ -38,14 +42,28 @@ _MOST_ROUNDS = 12
 
 _ROUNDS_SPENT = "survival_rounds"
 
+LARGE_ARCS = 300_000
+"""From so many arcs the whole formulation takes minutes to build and finds no plan in time."""
 
-def solve(problem: Problem, *, clock: Clock | None = None, start: Plan | None = None) -> Outcome:
+
+def solve(
+    problem: Problem,
+    *,
+    clock: Clock | None = None,
+    start: Plan | None = None,
+    workers: Workers | None = None,
+) -> Outcome:
     """The cheapest checked plan of a problem within its policy's gap and node budget.
 
     `start` (a greedy or earlier plan) is a first guess. `clock` fills `build_s` and `solve_s`.
-    Infeasible problems come back with what to relax. Raises FatalError if the solver errs.
+    Large problems go to the large search where it suits them; its parts may run on `workers`, and
+    its outcome lists no arcs. Infeasible problems come back with what to relax. Raises FatalError
+    if the solver errs.
     """
     watch = _Watch(clock)
+    if arcs_at_most(problem) > LARGE_ARCS and not unsuited(tabulate(problem)):
+        outcome = solve_at_scale(problem, clock=clock, start=start, workers=workers)
+        return replace(outcome, solve_s=watch.lap_s())
     candidates = find_arcs(problem)
     slack = mending_slack(problem, candidates.arcs)
     formulation = formulate(problem, candidates.arcs, slack=slack)
@@ -63,6 +81,16 @@ def solve(problem: Problem, *, clock: Clock | None = None, start: Plan | None = 
     if outcome.status is SolveStatus.FAULT:  # presolve has known faults; the plain search is slower
         outcome = _judge(problem, candidates, search.run(presolve=False))
     return replace(outcome, build_s=build_s, solve_s=watch.lap_s())
+
+
+def arcs_at_most(problem: Problem) -> int:
+    """How many candidate arcs a problem has if neither law nor SLO nor quality rules one out."""
+    options = Counter(option.variant.variant_id for option in group_options(problem).values())
+    of_service = {
+        service.service_id: sum(options[v] for v in service.variant_ids)
+        for service in problem.services
+    }
+    return sum(of_service[one.service_id] for one in problem.classes)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,7 +139,7 @@ class _Search:
             proven = point.status is PointStatus.PROVEN
             if (proven and not new) or self._is_close(best, bound):
                 return _Found(point=point, plan=_bounded(best, bound), bound=bound, nodes=nodes)
-            if not new or point.hit_limit == "time_limit_s":
+            if not new or point.hit_limit in ("time_limit_s", "interrupt"):
                 break
             cuts += new
         limit = point.hit_limit or (_ROUNDS_SPENT if best else "")

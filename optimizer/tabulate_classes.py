@@ -7,7 +7,7 @@ class's data may cross. Policies that may cross the same countries of this fleet
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from optimizer.tables import (
     Flags,
     LinkTable,
     RouteTable,
+    Tables,
     flags,
     floats,
     ints,
@@ -41,6 +42,37 @@ def take_classes(
     )
     crossing = _crossing(problem, sites)
     access = [crossing.access(c) for c in classes]
+    routes, route = _routed(crossing, classes, access=access, sites=sites, links=links)
+    access_ms = [0.0 if entry is None else entry.rtt_ms for entry in access]
+    return _table(problem, classes, rates=rates, route=route, access_ms=access_ms), routes
+
+
+def at_next_ingress(tables: Tables) -> Tables:
+    """The tables with every class entering where it would if its own ingress were lost.
+
+    Groups at the lost ingress are still listed: which site that is differs from class to class.
+    """
+    problem = tables.problem
+    sites = sorted(problem.fleet.sites, key=lambda s: s.site_id)
+    of_id = {one.class_id: one for one in problem.classes}
+    classes = [of_id[class_id] for class_id in tables.classes.ids]
+    crossing = _crossing(problem, sites)
+    access = [crossing.access(c, after=crossing.access(c)) for c in classes]
+    routes, route = _routed(crossing, classes, access=access, sites=sites, links=tables.links)
+    access_ms = floats(0.0 if entry is None else entry.rtt_ms for entry in access)
+    moved = replace(tables.classes, route=ints(route), access_ms=access_ms)
+    return replace(tables, classes=moved, routes=routes)
+
+
+def _routed(
+    crossing: _Crossing,
+    classes: Sequence[TrafficClass],
+    *,
+    access: Sequence[MarketAccess | None],
+    sites: Sequence[Site],
+    links: LinkTable,
+) -> tuple[RouteTable, list[int]]:
+    """The routes that classes entering at `access` need, and the row of each class."""
     sources: dict[int, set[int]] = {}
     for one, entry in zip(classes, access, strict=True):
         if entry is not None:
@@ -48,14 +80,12 @@ def take_classes(
             sources.setdefault(rule, set()).add(crossing.site_at[entry.site_id])
     open_sites, open_links = crossing.masks(sites, links)
     routes, rows = find_routes(links, sources, open_sites=open_sites, open_links=open_links)
-    route = [
+    return routes, [
         NOWHERE
         if entry is None
         else rows[crossing.rule_of[one.residency_policy_id], crossing.site_at[entry.site_id]]
         for one, entry in zip(classes, access, strict=True)
     ]
-    access_ms = [0.0 if entry is None else entry.rtt_ms for entry in access]
-    return _table(problem, classes, rates=rates, route=route, access_ms=access_ms), routes
 
 
 def _rates(problem: Problem) -> dict[str, float]:
@@ -126,11 +156,17 @@ class _Crossing:
     rule_of: dict[str, int]
     rules: tuple[frozenset[str], ...]
 
-    def access(self, one: TrafficClass) -> MarketAccess | None:
-        """The nearest access that is not lost and in a country the class's data may cross."""
+    def access(
+        self, one: TrafficClass, *, after: MarketAccess | None = None
+    ) -> MarketAccess | None:
+        """The nearest access that is not lost and in a country the class's data may cross.
+
+        `after`: the site of that access is lost too.
+        """
         allowed = self.rules[self.rule_of[one.residency_policy_id]]
+        gone = {*self.problem.lost_sites} | ({after.site_id} if after else set())
         for access in self.markets[one.market_id]:
-            lost = access.site_id in self.problem.lost_sites
+            lost = access.site_id in gone
             if not lost and self.country_of[access.site_id] in allowed:
                 return access
         return None

@@ -26,6 +26,7 @@ from optimizer.milp.support import (
     integer_columns,
     relax,
     restricted_start,
+    run_interruptibly,
 )
 from sites.errors import FatalError
 
@@ -171,7 +172,7 @@ def run(
     if guess:
         index, value = np.array(list(guess), dtype=np.int32), np.array(list(guess.values()))
         _must(highs.setSolution(len(guess), index, value), "take the first guess")
-    _must(highs.run(), "run")
+    _must(run_interruptibly(highs), "run")
     return _answer(highs, compiled)
 
 

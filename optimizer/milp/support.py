@@ -23,6 +23,7 @@ WORTHWHILE_INTEGERS = 300
 _USED = 1e-6
 _BROKEN = 1e-6
 _MOST_ROUNDS = 8
+_GLANCE_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,27 @@ def integer_columns(lp: Any) -> list[int]:
     return [at for at, kind in enumerate(lp.integrality_) if kind == integer]
 
 
+def run_interruptibly(highs: Any) -> Any:
+    """Run a search so that Ctrl-C ends it with its best point so far (model status interrupt).
+
+    HiGHS runs in a thread of its own meanwhile; without that an interrupt waits until it returns.
+    Raises KeyboardInterrupt where there is no point yet.
+    """
+    highs.HandleUserInterrupt = True
+    highs.startSolve()
+    finished, status = False, None
+    while not finished:  # ends with the search, which has a time limit
+        try:
+            finished, status = highs.wait(_GLANCE_S)
+        except KeyboardInterrupt:
+            highs.cancelSolve()
+    stopped = highs.getModelStatus() == highspy.HighsModelStatus.kInterrupt
+    feasible = highspy.SolutionStatus.kSolutionStatusFeasible
+    if stopped and highs.getInfo().primal_solution_status != feasible:
+        raise KeyboardInterrupt
+    return status
+
+
 def add_rows(highs: Any, rows: SparseRows) -> None:
     """Append rows to a model that HiGHS already holds."""
     if rows.count:
@@ -97,7 +119,9 @@ def relax(highs: Any, lp: Any, *, lazy: SparseRows) -> Relaxed | None:
     used: set[int] = set()
     whole = integer_columns(lp)
     for _ in range(_MOST_ROUNDS):
-        highs.run()
+        run_interruptibly(highs)
+        if highs.getModelStatus() == highspy.HighsModelStatus.kInterrupt:
+            raise KeyboardInterrupt
         if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             return None
         values = np.array(highs.getSolution().col_value)
@@ -121,7 +145,7 @@ def restricted_start(highs: Any, lp: Any, *, relaxed: Relaxed) -> dict[int, floa
     for at in whole:
         if at not in relaxed.support and lp.col_lower_[at] <= 0:
             highs.changeColBounds(at, 0.0, 0.0)
-    highs.run()
+    run_interruptibly(highs)
     feasible = highspy.SolutionStatus.kSolutionStatusFeasible
     if highs.getInfo().primal_solution_status != feasible:
         return None

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.sweep import Sweep
 from optimizer.tables import Floats
 
 
@@ -54,7 +55,17 @@ class ComponentArcs:
 
 def component_arcs(frame: Frame, classes: Positions) -> ComponentArcs:
     """Every candidate arc of some classes (positions, ascending)."""
-    found = [frame.sweep.arcs_of(int(at)) for at in classes]
+    return _swept(frame, frame.sweep, classes)
+
+
+def next_ingress_arcs(frame: Frame, classes: Positions) -> ComponentArcs:
+    """Every candidate arc of some classes, each having lost the site it enters at now."""
+    arcs = _swept(frame, frame.next_sweep, classes)
+    return arcs.only(frame.site[arcs.group] != frame.ingress[classes][arcs.row])
+
+
+def _swept(frame: Frame, sweep: Sweep, classes: Positions) -> ComponentArcs:
+    found = [sweep.arcs_of(int(at)) for at in classes]
     counts = np.array([len(one.group) for one in found], dtype=np.intp)
     row = np.repeat(np.arange(len(classes)), counts)
     rate = frame.rate[classes][row]

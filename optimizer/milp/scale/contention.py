@@ -33,18 +33,20 @@ def add_cuts(ledger: Ledger, workers: Workers) -> int:
 
 def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
     frame, exposure = ledger.frame, ledger.exposure
-    ranks = exposure.rank[classes]
-    ranks = ranks[exposure.price[ranks] > 0]
-    if len(ranks) < 2:
+    if len(classes) < 2:
         return []
-    mine = np.zeros(len(exposure.classes), dtype=np.bool_)
-    mine[ranks] = True
     _, stands = exposure.of_groups(np.flatnonzero(ledger.replicas > 0))
-    stands = _only(stands, mine[stands.rank])
-    used = np.unique(frame.site[ledger.flows_of(classes).group])
+    entered = frame.ingress[classes]
+    used = np.union1d(frame.site[ledger.flows_of(classes).group], entered[entered >= 0])
     cuts = []
     for site in used.tolist():
-        prices = _prices(ledger, ranks, _only(stands, frame.site[stands.group] != site))
+        ranks = exposure.ranks_at(classes, site)
+        if len(ranks) < 2:
+            continue
+        mine = np.zeros(len(exposure.classes), dtype=np.bool_)
+        mine[ranks] = True
+        left = _only(stands, mine[stands.rank] & (frame.site[stands.group] != site))
+        prices = _prices(ledger, ranks, left)
         cut = _cut(exposure, ranks, prices, site=site)
         known = [c for c in exposure.cuts if c.site == site and c.ranks[0] == ranks[0]]
         said = [exposure.value(c, ledger.shed_part) for c in known]

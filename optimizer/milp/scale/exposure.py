@@ -2,7 +2,9 @@
 
 Decides nothing. A protected class is exposed to a loss by what whole replicas at other sites could
 not take of it if they were its own: less than what is really exposed, where classes want the same
-ones, which `survive_plan` works out on the finished plan.
+ones; `contention` adds that, `survive_plan` works it out on the finished plan. Each protected class
+has two ranks: one for the losses that leave its ingress, one for the loss of its ingress, after
+which it reaches other groups.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.milp.scale.catalogue import component_arcs
+from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, next_ingress_arcs
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.tables import Floats
 
@@ -20,8 +22,8 @@ _DUST = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entries:
-    """Protected arcs: rank of the class among the protected, group, how much of the class a replica
-    can take (`fill`, above 1 where it is not full of it).
+    """Protected arcs: rank, group, how much of the class a replica can take (`fill`, above 1 where
+    it is not full of it).
     """
 
     rank: Positions
@@ -49,15 +51,21 @@ class Cut:
 
 
 class Exposure:
-    """Cover of every protected class by site, kept as replicas change."""
+    """Cover of every protected class by site, kept as replicas change.
+
+    By rank: `classes`, `price` (of the whole class exposed to one loss, USD/h), `asked[rank, site]`
+    (whether the rank speaks of the loss of a site), `cover[rank, site]`. The first `own` ranks are
+    of the losses that leave a class its ingress.
+    """
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
         part = frame.tables.problem.plan_policy.exposure_part
-        asked = frame.tables.classes.protected & (part > 0)
-        self.classes = np.flatnonzero(asked)
-        self.rank = np.full(len(frame.rate), -1)
-        self.rank[self.classes] = np.arange(len(self.classes))
+        protected = np.flatnonzero(frame.tables.classes.protected & (part > 0))
+        self.own = len(protected)
+        self.classes = np.concatenate([protected, protected])
+        self._rank = np.full(len(frame.rate), -1)
+        self._rank[protected] = np.arange(self.own)
         found = self._entries()
         order = np.argsort(found.group, kind="stable")
         self.entries = Entries(
@@ -66,28 +74,43 @@ class Exposure:
         self._first = np.searchsorted(found.group[order], np.arange(frame.groups + 1))
         sites = np.zeros((len(self.classes), len(frame.budget_kw)), dtype=np.bool_)
         sites[found.rank, frame.site[found.group]] = True
-        several = sites.sum(axis=1) > 1
-        self.price = np.where(several, part * frame.shed_usd_per_h[self.classes], 0.0)
+        is_own = np.arange(len(self.classes)) < self.own
+        answered = sites.sum(axis=1) > is_own
+        self.price = np.where(answered, part * frame.shed_usd_per_h[self.classes], 0.0)
+        at_ingress = np.arange(len(frame.budget_kw)) == frame.ingress[self.classes][:, None]
+        self.asked = at_ingress != is_own[:, None]
         self.cover = np.zeros(sites.shape)
         self.replicas = np.zeros(frame.groups)
         self.cuts: list[Cut] = []
 
     def _entries(self) -> Entries:
-        arcs = [component_arcs(self.frame, c) for c in self._parts()]
-        none = np.zeros(0, dtype=np.intp)
+        none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)
+        found = [Entries(rank=none, group=none, fill=empty)]
+        for component in self.frame.components:
+            classes = np.intersect1d(component, self.classes)
+            found.append(self._entries_of(component_arcs(self.frame, classes), beyond=0))
+            moved = next_ingress_arcs(self.frame, classes)
+            found.append(self._entries_of(moved, beyond=self.own))
         return Entries(
-            rank=np.concatenate([none, *(self.rank[a.classes[a.row]] for a in arcs)]),
-            group=np.concatenate([none, *(a.group for a in arcs)]),
-            fill=np.concatenate(
-                [
-                    np.zeros(0),
-                    *(self.frame.rateable[a.group] / np.maximum(a.busy, 1e-12) for a in arcs),
-                ]
-            ),
+            rank=np.concatenate([one.rank for one in found]),
+            group=np.concatenate([one.group for one in found]),
+            fill=np.concatenate([one.fill for one in found]),
         )
 
-    def _parts(self) -> list[Positions]:
-        return [np.intersect1d(c, self.classes) for c in self.frame.components]
+    def _entries_of(self, arcs: ComponentArcs, *, beyond: int) -> Entries:
+        return Entries(
+            rank=self._rank[arcs.classes[arcs.row]] + beyond,
+            group=arcs.group,
+            fill=self.frame.rateable[arcs.group] / np.maximum(arcs.busy, 1e-12),
+        )
+
+    def ranks_at(self, classes: Positions, site: int) -> Positions:
+        """Ranks that speak of the loss of a site, of some protected classes, ascending; without
+        those nobody could answer after it.
+        """
+        own = self._rank[classes]
+        ranks = np.concatenate([own, own + self.own])
+        return ranks[self.asked[ranks, site] & (self.price[ranks] > 0)]
 
     def of_groups(self, group: Positions) -> tuple[Positions, Entries]:
         """The protected arcs to some groups, and the place in `group` of each."""
@@ -130,12 +153,11 @@ class Exposure:
         return float(self.each_usd_per_h(shed).sum()) + sum(self.beyond(shed).values())
 
     def each_usd_per_h(self, shed: Floats) -> Floats:
-        """Price of what is exposed now of each class by itself."""
+        """Price of what is exposed now of each rank by itself."""
         left = self.cover.sum(axis=1)[:, None] - self.cover
         short = np.clip((1.0 - shed[self.classes])[:, None] - left, 0.0, None)
-        short[short < _DUST] = 0.0
-        found = np.zeros(len(self.frame.rate))
-        found[self.classes] = short.sum(axis=1) * self.price
+        short[(short < _DUST) | ~self.asked] = 0.0
+        found: Floats = short.sum(axis=1) * self.price
         return found
 
     def beyond(self, shed: Floats) -> dict[tuple[int, int], float]:
@@ -158,8 +180,3 @@ class Exposure:
         left = cover.sum(axis=1) - cover[:, cut.site]
         short = np.clip(1.0 - shed[self.classes[cut.ranks]] - left, 0.0, None)
         return float(np.where(short < _DUST, 0.0, short) @ self.price[cut.ranks])
-
-
-def _some(busy: Floats) -> Floats:
-    above: Floats = np.maximum(busy, 1e-12)
-    return above

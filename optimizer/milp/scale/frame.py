@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.sweep import Sweep
-from optimizer.tables import Floats, Tables
+from optimizer.tables import NOWHERE, Floats, Tables
+from optimizer.tabulate_classes import at_next_ingress
 from sites.units import W_PER_KW
 
 Positions = NDArray[np.intp]
@@ -48,11 +49,14 @@ class Frame:
     Per group: `pool`, `site`, `accelerators`, `rateable` (ceiling x availability: busy replicas one
     replica may carry), `fixed_usd_per_h` (hardware and risk of one replica), `start_usd_per_h`,
     `most` and `running` replicas. Per class: `rate`, `shed_usd_per_h` (whole class unserved).
-    `components` lists the class positions of each component, `component_groups` its groups.
+    `ingress` is the site a class enters at (NOWHERE: none), `next_sweep` sweeps as if each class
+    had lost its own. `components` lists the class positions of each component.
     """
 
     tables: Tables
     sweep: Sweep
+    next_sweep: Sweep
+    ingress: Positions
     pool: Positions
     site: Positions
     accelerators: Floats
@@ -122,6 +126,8 @@ def take_frame(tables: Tables) -> Frame:
     return Frame(
         tables=tables,
         sweep=Sweep(tables),
+        next_sweep=Sweep(at_next_ingress(tables)),
+        ingress=_ingress(tables),
         pool=groups.pool.astype(np.intp),
         site=site,
         accelerators=groups.accelerators.astype(np.float64),
@@ -140,6 +146,13 @@ def take_frame(tables: Tables) -> Frame:
         shed_usd_per_h=classes.shed_usd_per_h_per_rps * classes.rate_rps,
         components=_components(tables),
     )
+
+
+def _ingress(tables: Tables) -> Positions:
+    found = np.full(tables.classes.count, NOWHERE, dtype=np.intp)
+    enters = tables.classes.route != NOWHERE
+    found[enters] = tables.routes.source[tables.classes.route[enters]]
+    return found
 
 
 def _stack(tables: Tables) -> Stack:

@@ -31,8 +31,8 @@ class Whole:
     """Columns with bounds tightened by one-column rows, and the other rows by column and by row.
 
     `count` marks columns that count others, `flow` those that may wait to be priced, `waiting` the
-    rows that wait to be broken, `balance` the rows that say what is asked for. `start`, `index`, `value` hold the rows;
-    `column_start`, `row_of`, `value_of` the same entries by column.
+    rows that wait to be broken, `balance` the rows that say what is asked for. `start`, `index`,
+    `value` hold the rows; `column_start`, `row_of`, `value_of` the same entries by column.
     """
 
     cost: Floats
@@ -73,19 +73,22 @@ class NewRows:
     upper: Floats
 
 
-def with_rows(whole: Whole, new: NewRows) -> Whole:
-    """The same with some rows more, which wait to be broken."""
-    length = np.concatenate([np.diff(whole.start), new.length])
-    index = np.concatenate([whole.index, new.index])
-    value = np.concatenate([whole.value, new.value])
+def with_rows(whole: Whole, kept: Mask, new: NewRows) -> Whole:
+    """The same with the rows kept and some more, which wait to be broken."""
+    old = np.diff(whole.start)
+    entry, more = np.repeat(kept, old), len(new.length)
+    length = np.concatenate([old[kept], new.length])
+    index = np.concatenate([whole.index[entry], new.index])
+    value = np.concatenate([whole.value[entry], new.value])
     row = np.repeat(np.arange(len(length)), length)
     order = np.argsort(index, kind="stable")
-    more = len(new.length)
+    number = np.cumsum(kept) - 1
     return replace(
         whole,
-        waiting=np.concatenate([whole.waiting, np.ones(more, dtype=np.bool_)]),
-        row_lower=np.concatenate([whole.row_lower, np.full(more, -np.inf)]),
-        row_upper=np.concatenate([whole.row_upper, new.upper]),
+        waiting=np.concatenate([whole.waiting[kept], np.ones(more, dtype=np.bool_)]),
+        balance=number[whole.balance],
+        row_lower=np.concatenate([whole.row_lower[kept], np.full(more, -np.inf)]),
+        row_upper=np.concatenate([whole.row_upper[kept], new.upper]),
         start=np.concatenate([[0], np.cumsum(length)]).astype(np.intp),
         index=index,
         value=value,

@@ -15,7 +15,7 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.whole.matrix import NewRows, Places, Whole, with_rows
+from optimizer.milp.whole.matrix import Mask, NewRows, Places, Whole, with_rows
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -69,6 +69,7 @@ class Relaxation:
         """`first`: the flow columns held from the start."""
         self.whole = whole
         self.iterations = 0
+        self._given = whole.rows
         self.seen = np.zeros(whole.columns, dtype=np.bool_)
         self._highs = _fresh()
         self._place = np.full(whole.columns, -1, dtype=np.intp)
@@ -102,13 +103,17 @@ class Relaxation:
         return self._rows
 
     def learn(self, new: NewRows) -> None:
-        """Take rows that every whole point keeps."""
-        before = self.whole.rows
-        self.whole = with_rows(self.whole, new)
-        more = self.whole.rows - before
-        self._row_place = np.concatenate([self._row_place, np.full(more, -1, dtype=np.intp)])
+        """Take rows that every whole point keeps; those taken earlier that stand idle are gone."""
+        self._let_go(self._idle() & (self._rows >= self._given))
+        kept = np.ones(self.whole.rows, dtype=np.bool_)
+        kept[self._given :] = self._row_place[self._given :] >= 0
+        number = np.cumsum(kept) - 1
+        self._rows = number[self._rows]
+        self.whole = with_rows(self.whole, kept, new)
+        self._row_place = np.full(self.whole.rows, -1, dtype=np.intp)
+        self._row_place[self._rows] = np.arange(len(self._rows))
         self._scale = _scale(self.whole)
-        self._add_rows(np.arange(before, before + more))
+        self._add_rows(np.arange(int(kept.sum()), self.whole.rows))
 
     def solve(
         self, lower: Floats, upper: Floats, *, cutoff: float = INF, iterations: int = _INT32_MAX
@@ -161,19 +166,27 @@ class Relaxation:
 
     def _drop_idle(self) -> None:
         """Let go of waiting rows that stand idle in the basis, once they are many."""
-        idle = highspy.HighsBasisStatus.kBasic
-        basis = self._highs.getBasis()
-        status = basis.row_status
-        waiting = self.whole.waiting[self._rows]
-        loose = np.array([one == idle for one in status]) & waiting
-        if loose.sum() <= _IDLE_PART * len(loose):
+        loose = self._idle() & self.whole.waiting[self._rows]
+        if loose.sum() > _IDLE_PART * len(loose):
+            self._let_go(loose)
+
+    def _idle(self) -> Mask:
+        """Rows held that bind nothing in the basis."""
+        basic = highspy.HighsBasisStatus.kBasic
+        return np.array([one == basic for one in self._highs.getBasis().row_status])
+
+    def _let_go(self, loose: Mask) -> None:
+        if not loose.any():
             return
+        basis = self._highs.getBasis()
         gone = np.flatnonzero(loose).astype(np.int32)
         _must(self._highs.deleteRows(len(gone), gone), "let go of rows")
         self._row_place[self._rows[gone]] = -1
         self._rows = self._rows[~loose]
         self._row_place[self._rows] = np.arange(len(self._rows))
-        basis.row_status = [one for one, away in zip(status, loose, strict=True) if not away]
+        basis.row_status = [
+            one for one, away in zip(basis.row_status, loose, strict=True) if not away
+        ]
         _must(self._highs.setBasis(basis), "take a basis")
 
     def _answer(self, before: int) -> Relaxed:
@@ -182,31 +195,35 @@ class Relaxation:
         values = np.zeros(whole.columns)
         column_value = np.array(solution.col_value)
         values[self._columns] = column_value[self._artificial :]
-        duals = np.zeros(whole.rows)
-        duals[self._rows] = np.array(solution.row_dual)
+        duals = np.array(solution.row_dual)
+        duals[(duals > 0) & np.isneginf(whole.row_lower[self._rows])] = 0.0
+        duals[(duals < 0) & np.isposinf(whole.row_upper[self._rows])] = 0.0
+        paid = np.flatnonzero(duals)
+        rows, duals = self._rows[paid], duals[paid]
+        length = np.diff(whole.start)[rows]
+        entry = spans(whole.start[rows], length)
         reduced = whole.cost - np.bincount(
-            whole.index,
-            weights=whole.value * np.repeat(duals, np.diff(whole.start)),
+            whole.index[entry],
+            weights=whole.value[entry] * np.repeat(duals, length),
             minlength=whole.columns,
         )
         return Relaxed(
-            bound=self._proven(duals, reduced),
+            bound=self._proven(rows, duals, reduced),
             values=values,
             reduced=reduced,
             artificial=float(column_value[: self._artificial].sum()),
             iterations=self.iterations - before,
         )
 
-    def _proven(self, duals: Floats, reduced: Floats) -> float:
-        """What the duals prove (USD/h): rows at the limit they pay for, columns at the bound they
-        are drawn to. Holds for any duals; columns not held, and rows not held, are all in it.
+    def _proven(self, rows: Places, duals: Floats, reduced: Floats) -> float:
+        """What the duals of some rows prove (USD/h): rows at the limit they pay for, columns at the
+        bound they are drawn to. Holds for any duals; columns and rows not held are in it.
         """
         whole = self.whole
-        limit = np.where(duals > 0, whole.row_lower, whole.row_upper)
+        limit = np.where(duals > 0, whole.row_lower[rows], whole.row_upper[rows])
         end = np.where(reduced > 0, self._lower, self._upper)
-        paid, drawn = duals != 0, np.abs(reduced) > _NEGATIVE
-        drawn |= np.isfinite(end)
-        return float(duals[paid] @ limit[paid]) + float(reduced[drawn] @ end[drawn])
+        drawn = (np.abs(reduced) > _NEGATIVE) | np.isfinite(end)
+        return float(duals @ limit) + float(reduced[drawn] @ end[drawn])
 
     def _priced(self, reduced: Floats) -> Places:
         """Columns to enter: those that could take most off."""

@@ -52,8 +52,6 @@ def search(
     found = Found(bound=root.bound)
     if root.is_empty:
         return Searched(found=found)
-    root = tighten(relaxation, matrix, root, is_over=is_over)
-    found.bound = max(found.bound, root.bound)
     gap = policy.gap_limit * _SEARCHED_GAP
     tree = Tree(relaxation, found=found, gap=gap)
     tried = None if guess is None else _within(whole, guess)
@@ -69,6 +67,11 @@ def search(
         )
         if first is not None:
             tree.offer(first)
+    if found.values is None or root.bound < tree.cutoff:
+        root = tighten(
+            relaxation, matrix, relaxation.solve(whole.lower, whole.upper), is_over=is_over
+        )
+        found.bound = max(found.bound, min(root.bound, tree.cutoff))
     tree.search(nodes=policy.node_limit, is_over=is_over)
     hit = "" if tree.is_done else "time_limit_s" if is_over() else "node_limit"
     return Searched(found=found, hit_limit=hit)

@@ -22,9 +22,9 @@ _INTEGRAL = 1e-6
 _TRIED = 1
 """Times a column must have been branched on, each way, before its record is believed."""
 
-_CANDIDATES = 8
-_PATIENCE = 4
-_TRIAL_ITERATIONS = 300
+_CANDIDATES = 6
+_PATIENCE = 3
+_TRIAL_ITERATIONS = 150
 _ARTIFICIAL = 1e-6
 
 

@@ -1,0 +1,38 @@
+"""Which problems go to the large search, and that one of them comes back judged."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+
+from benchmarks.fleets import tier
+from optimizer.arcs import find_arcs
+from optimizer.outcome import SolveStatus
+from optimizer.problem import Problem
+from optimizer.solve import LARGE_ARCS, arcs_at_most, solve
+from optimizer.verify import check_plan
+from sites.clock import SystemClock
+from tests.optimizer import builders as b
+
+
+@settings(max_examples=30, deadline=None)
+@given(b.rich_problems())
+def test_no_problem_has_more_arcs_than_counted(problem: Problem) -> None:
+    assert len(find_arcs(problem).arcs) <= arcs_at_most(problem)
+
+
+@pytest.mark.slow
+def test_two_hundred_sites_get_a_checked_plan_with_its_bound(data_dir: Path) -> None:
+    problem = tier("M", data=data_dir)
+    problem = replace(problem, plan_policy=replace(problem.plan_policy, time_limit_s=60.0))
+
+    outcome = solve(problem, clock=SystemClock())
+
+    assert arcs_at_most(problem) > LARGE_ARCS
+    assert outcome.plan is not None, outcome.message
+    assert outcome.status in (SolveStatus.OPTIMAL, SolveStatus.LIMIT)
+    assert 0 < outcome.bound_usd_per_h <= outcome.plan.cost.total_usd_per_h
+    assert check_plan(problem, outcome.plan) == ()
