@@ -24,6 +24,7 @@ from optimizer.milp.scale.solve import solve_at_scale, unsuited
 from optimizer.milp.scale.workers import Workers
 from optimizer.milp.survive import Losses, Survived
 from optimizer.milp.survive_root import root_cuts
+from optimizer.milp.whole.solve import solve_whole
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
@@ -42,8 +43,11 @@ _MOST_ROUNDS = 12
 
 _ROUNDS_SPENT = "survival_rounds"
 
-LARGE_ARCS = 300_000
-"""From so many arcs the whole formulation takes minutes to build and finds no plan in time."""
+LARGE_ARCS = 60_000
+"""From so many arcs Pyomo's build and a search with every arc in it take too long."""
+
+PARTED_ARCS = 300_000
+"""From so many arcs one search finds no plan in time; parts of it may."""
 
 
 def solve(
@@ -56,14 +60,14 @@ def solve(
     """The cheapest checked plan of a problem within its policy's gap and node budget.
 
     `start` (a greedy or earlier plan) is a first guess. `clock` fills `build_s` and `solve_s`.
-    Large problems go to the large search where it suits them; its parts may run on `workers`, and
-    its outcome lists no arcs. Infeasible problems come back with what to relax. Raises FatalError
-    if the solver errs.
+    Large problems go to a search that prices arcs, component by component (on `workers`) where
+    that suits them; its outcome lists no arcs. Infeasible ordinary problems come back with what to
+    relax. Raises FatalError if the solver errs.
     """
     watch = _Watch(clock)
-    if arcs_at_most(problem) > LARGE_ARCS and not unsuited(tabulate(problem)):
-        outcome = solve_at_scale(problem, clock=clock, start=start, workers=workers)
-        return replace(outcome, solve_s=watch.lap_s())
+    large = _solve_large(problem, clock=clock, start=start, workers=workers)
+    if large is not None:
+        return replace(large, solve_s=watch.lap_s())
     candidates = find_arcs(problem)
     slack = mending_slack(problem, candidates.arcs)
     formulation = formulate(problem, candidates.arcs, slack=slack)
@@ -81,6 +85,20 @@ def solve(
     if outcome.status is SolveStatus.FAULT:  # presolve has known faults; the plain search is slower
         outcome = _judge(problem, candidates, search.run(presolve=False))
     return replace(outcome, build_s=build_s, solve_s=watch.lap_s())
+
+
+def _solve_large(
+    problem: Problem, *, clock: Clock | None, start: Plan | None, workers: Workers | None
+) -> Outcome | None:
+    """The outcome of a large problem; None where the problem is an ordinary one."""
+    arcs = arcs_at_most(problem)
+    if arcs <= LARGE_ARCS:
+        return None
+    if unsuited(tabulate(problem)):
+        return solve_whole(problem, clock=clock, start=start)
+    if arcs <= PARTED_ARCS:
+        return None
+    return solve_at_scale(problem, clock=clock, start=start, workers=workers)
 
 
 def arcs_at_most(problem: Problem) -> int:

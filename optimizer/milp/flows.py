@@ -57,10 +57,13 @@ def cheapest_flows(
     entries += [[(at, 1.0)] for at in range(len(classes))]
     keys = sorted(row_of, key=row_of.__getitem__)
     asked = [float(WHOLE_BP if wanted is None else wanted[c]) for c in classes]
-    upper = np.array(asked + [max(0.0, limits[k]) for k in keys[len(classes) :]])
+    gives = give_way or {}
+    # others that overfill a limit by their rounding give that up first
+    least = [max(-gives[k][0] if k in gives else 0.0, limits[k]) for k in keys[len(classes) :]]
+    upper = np.array(asked + least)
     lower = np.where(np.arange(len(keys)) < len(classes), upper, -highspy.kHighsInf)
     prices = np.array([f.price for f in flows] + [shed_price[c] for c in classes])
-    more = [(key, *(give_way or {})[key]) for key in keys if key in (give_way or {})]
+    more = [(key, *gives[key]) for key in keys if key in gives]
     entries += [[(row_of[key], -1.0)] for key, _, _ in more]
     prices = np.concatenate((prices, [price for _, _, price in more]))
     most = np.concatenate(

@@ -12,7 +12,7 @@ from benchmarks.fleets import tier
 from optimizer.arcs import find_arcs
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
-from optimizer.solve import LARGE_ARCS, arcs_at_most, solve
+from optimizer.solve import PARTED_ARCS, arcs_at_most, solve
 from optimizer.verify import check_plan
 from sites.clock import SystemClock
 from tests.optimizer import builders as b
@@ -31,7 +31,7 @@ def test_two_hundred_sites_get_a_checked_plan_with_its_bound(data_dir: Path) -> 
 
     outcome = solve(problem, clock=SystemClock())
 
-    assert arcs_at_most(problem) > LARGE_ARCS
+    assert arcs_at_most(problem) > PARTED_ARCS
     assert outcome.plan is not None, outcome.message
     assert outcome.status in (SolveStatus.OPTIMAL, SolveStatus.LIMIT)
     assert 0 < outcome.bound_usd_per_h <= outcome.plan.cost.total_usd_per_h

@@ -36,7 +36,11 @@ def rearrange(
     current = ledger.flows_of(classes)
     stands = ledger.replicas > 0
     few = arcs.only(_choose(frame, arcs, ledger, free=free, prices=prices))
-    group = np.unique(np.concatenate([few.group, current.group, np.flatnonzero(free & stands)]))
+    group = np.unique(
+        np.concatenate(
+            [few.group, current.group, np.flatnonzero(free & stands), _refuges(ledger, free)]
+        )
+    )
     left, base = ledger.others(classes, group)
     made = Kernel(
         frame,
@@ -56,6 +60,15 @@ def rearrange(
     start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
     answer = made.solve(replica, gap=gap, nodes=nodes, start=start)
     return None if answer.values is None else made.change(answer.values)
+
+
+def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:
+    """Free groups that could take what is exposed now to the loss of its ingress."""
+    exposure = ledger.exposure
+    lacks = exposure.each_usd_per_h(ledger.shed_part) > 0
+    lacks[: exposure.own] = False
+    found: Positions = exposure.entries.group[lacks[exposure.entries.rank]]
+    return np.unique(found[free[found]])
 
 
 def concerned(ledger: Ledger, *, here: NDArray[np.bool_]) -> Positions:

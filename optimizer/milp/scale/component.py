@@ -21,7 +21,7 @@ from optimizer.milp.scale.catalogue import (
     flow_price,
     full_price,
 )
-from optimizer.milp.scale.exposure import Exposure
+from optimizer.milp.scale.exposure import Entries, Exposure
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.ledger import Change, Flows, Use
 from optimizer.tables import Floats
@@ -161,7 +161,8 @@ class Kernel:
         shed: Floats,
     ) -> tuple[Positions, Positions, Positions]:
         """``sum_{free r not at s} cover_dr n_r + exposed_ds + shed_d >= 1 - cover that stands``:
-        every protected class with a lawful arc to the free groups, every site it has cover at.
+        every protected class with a lawful arc to the free groups, every site it has cover at and
+        the one it enters at.
         """
         frame, moves = self.frame, np.flatnonzero(free[self.group])
         place, entries = exposure.of_groups(self.group[moves])
@@ -169,6 +170,7 @@ class Kernel:
         nothing = none, none, none
         if len(place) == 0:
             return nothing
+        self._shelter(exposure, entries, moves[place])
         ranks, row = np.unique(entries.rank, return_inverse=True)
         site = frame.site[entries.group]
         now = entries.cover * replicas[entries.group]
@@ -177,6 +179,8 @@ class Kernel:
         np.add.at(fixed, (row, site), -now)
         used = cover > 0
         used[row, site] = True
+        used |= (ranks >= exposure.own)[:, None]
+        used &= exposure.asked[ranks]
         classes = exposure.classes[ranks]
         served = np.where(np.isin(classes, self.arcs.classes), 1.0, 1.0 - shed[classes])
         short = served[:, None] - (fixed.sum(axis=1)[:, None] - fixed)
@@ -207,6 +211,15 @@ class Kernel:
         price = exposure.price[ranks[lost[:, 0]]]
         self._exposed_price = np.concatenate([self._exposed_price, price])
         return ranks[lost[:, 0]], lost[:, 1], first + each
+
+    def _shelter(self, exposure: Exposure, entries: Entries, place: Positions) -> None:
+        """Room for replicas that only the loss of an ingress asks for: as many as the class takes
+        that fills most.
+        """
+        beyond = entries.rank >= exposure.own
+        fullest = np.ceil(1.0 / np.maximum(entries.fill[beyond], 1e-9) - 1e-9)
+        fullest = np.minimum(fullest, self.frame.most[entries.group[beyond]])
+        np.maximum.at(self._most, place[beyond], fullest)
 
     def survive_together(
         self,

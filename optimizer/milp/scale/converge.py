@@ -16,6 +16,7 @@ from optimizer.milp.scale.catalogue import (
     cheapest_sites,
     component_arcs,
     full_price,
+    next_ingress_arcs,
 )
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import losses_of
@@ -25,16 +26,13 @@ from optimizer.milp.scale.priced import duals_of, price_all
 from optimizer.milp.scale.workers import Workers
 
 _ROUNDS = 14
-_WISHED_ROUNDS = 6
 _SITES = 4
 _ARCS = 6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Converged:
-    """A point with a cover row for every loss, and the best bound proven without those rows that
-    need not hold (USD/h).
-    """
+    """The last point and the best bound proven (USD/h)."""
 
     point: MasterPoint
     bound_usd_per_h: float
@@ -49,43 +47,46 @@ def converge(
     is_over: Callable[[], bool],
 ) -> Converged:
     """Rounds from the plain relaxation's arcs until bound and cost agree to `tolerance`."""
-    losses, wished = losses_of(frame)
-    spare = _spare_arcs(frame, relaxation.prices, wished)
-    arcs = union(frame, [relaxation.arcs, *spare])
+    losses = losses_of(frame)
+    spare, safe = _spare_arcs(frame, relaxation.prices, losses)
+    arcs, refuges = union(frame, [relaxation.arcs, *spare]), union(frame, safe)
     none = np.zeros(0, dtype=np.intp)
     rowed, best = Rowed(classes=none, losses=none), relaxation.bound_usd_per_h
     basis = None
     for _ in range(_ROUNDS):
-        master = Master(frame, arcs, rowed=rowed, shed_usd_per_h=frame.shed_usd_per_h)
+        master = Master(
+            frame, arcs, refuges=refuges, rowed=rowed, shed_usd_per_h=frame.shed_usd_per_h
+        )
         point = master.solve(basis)
         basis, more = point.basis, broken(frame, point, losses=losses)
         grown = len(more.classes) + len(more.losses) - len(rowed.classes) - len(rowed.losses)
         if is_over():
             break
-        priced = price_all(frame, duals_of(point, kept=losses), workers, count=_ARCS)
+        priced = price_all(frame, duals_of(point), workers, count=_ARCS)
         best = max(best, priced.bound_usd_per_h)
         is_near = point.cost - best <= tolerance * abs(point.cost)
         settled = grown <= 0.002 * len(frame.rate)
-        nothing_new = grown == 0 and not any(one.count for one in priced.wanted)
+        nothing_new = grown == 0 and not any(one.count for one in (*priced.wanted, *priced.refuges))
         if nothing_new or (is_near and settled):
             break
         rowed, arcs = more, union(frame, [arcs, *priced.wanted])
-    for _ in range(_WISHED_ROUNDS):
-        more = broken(frame, point, losses=wished)
-        if is_over() or len(more.losses) == len(point.rowed.losses):
-            break
-        master = Master(frame, arcs, rowed=more, shed_usd_per_h=frame.shed_usd_per_h)
-        point = master.solve(point.basis)
+        refuges = union(frame, [refuges, *priced.refuges])
     return Converged(point=point, bound_usd_per_h=best)
 
 
-def _spare_arcs(frame: Frame, prices: Prices, losses: Positions) -> list[ComponentArcs]:
-    """Arcs of protected classes to the cheapest few sites, so that a loss leaves a choice."""
+def _spare_arcs(
+    frame: Frame, prices: Prices, losses: Positions
+) -> tuple[list[ComponentArcs], list[ComponentArcs]]:
+    """Arcs of protected classes to the cheapest few sites, so that a loss leaves a choice: from
+    their ingress, and from the next.
+    """
     work_price = frame.work_price(prices)
     exposed = np.unique(losses // len(frame.budget_kw))
-    found = []
-    for classes in frame.components:
-        arcs = component_arcs(frame, np.intersect1d(classes, exposed))
+
+    def few(arcs: ComponentArcs) -> ComponentArcs:
         price = full_price(frame, arcs, work_price)
-        found.append(arcs.only(cheapest_sites(frame, arcs, price, _SITES)))
-    return found
+        return arcs.only(cheapest_sites(frame, arcs, price, _SITES))
+
+    lots = [np.intersect1d(classes, exposed) for classes in frame.components]
+    stay = [few(component_arcs(frame, lot)) for lot in lots]
+    return stay, [few(next_ingress_arcs(frame, lot)) for lot in lots]

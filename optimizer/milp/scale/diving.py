@@ -33,7 +33,13 @@ def dive(point: MasterPoint, frame: Frame, *, is_over: Callable[[], bool]) -> Ma
 
     Cut short, all that fits is rounded up at once, and some replicas may be left in parts.
     """
-    master = Master(frame, point.arcs, rowed=point.rowed, shed_usd_per_h=frame.shed_usd_per_h)
+    master = Master(
+        frame,
+        point.arcs,
+        refuges=point.refuges,
+        rowed=point.rowed,
+        shed_usd_per_h=frame.shed_usd_per_h,
+    )
     group = master.group
     least, most = np.zeros(len(group)), frame.most[group].copy()
     narrow = _narrow(frame, master, point)

@@ -104,13 +104,35 @@ class Exposure:
             fill=self.frame.rateable[arcs.group] / np.maximum(arcs.busy, 1e-12),
         )
 
+    def groups_of(self, rank: int) -> Positions:
+        """Groups that could answer a rank."""
+        found: Positions = self.entries.group[self.entries.rank == rank]
+        return found
+
+    def spare(self, work_price: Floats, count: int) -> Positions:
+        """Groups that take each class most cheaply after the loss of its ingress, at a price of
+        work: one at each of its `count` cheapest sites.
+        """
+        lot = np.flatnonzero(self.entries.rank >= self.own)
+        rank, group = self.entries.rank[lot], self.entries.group[lot]
+        price = work_price[group] * self.frame.rateable[group] / self.entries.fill[lot]
+        site = self.frame.site[group]
+        order = np.lexsort((group, price, site, rank))
+        key = (rank * len(self.frame.budget_kw) + site)[order]
+        best = order[np.append(True, np.diff(key) != 0)[: len(order)]]
+        best = best[np.lexsort((group[best], price[best], rank[best]))]
+        place = np.arange(len(best)) - np.searchsorted(rank[best], rank[best])
+        found: Positions = np.unique(group[best[place < count]])
+        return found
+
     def ranks_at(self, classes: Positions, site: int) -> Positions:
         """Ranks that speak of the loss of a site, of some protected classes, ascending; without
         those nobody could answer after it.
         """
         own = self._rank[classes]
         ranks = np.concatenate([own, own + self.own])
-        return ranks[self.asked[ranks, site] & (self.price[ranks] > 0)]
+        asked: Positions = ranks[self.asked[ranks, site] & (self.price[ranks] > 0)]
+        return asked
 
     def of_groups(self, group: Positions) -> tuple[Positions, Entries]:
         """The protected arcs to some groups, and the place in `group` of each."""

@@ -1,21 +1,22 @@
 """Which losses of a site may get a cover row for which protected class.
 
-Decides by what holds for every plan: the class keeps its ingress, so that it keeps its arcs, and at
-least one site left can be reached on a path that does not cross the lost one.
+Decides by what holds for every plan. A class that keeps its ingress keeps its arcs: at least one
+site left can be reached on a path that does not cross the lost one. One that loses its ingress has
+the arcs from the next (`next_ingress_arcs`), at least one.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
+from optimizer.milp.scale.catalogue import next_ingress_arcs
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.tabulate_routes import path_links
 
 
-def losses_of(frame: Frame) -> tuple[Positions, Positions]:
-    """Losses (class x sites + site, ascending) whose cover row no plan breaks without exposure; and
-    those together with the losses of ingresses, whose row says what a plan should rather not break.
-    """
+def losses_of(frame: Frame) -> Positions:
+    """Losses (class x sites + site, ascending) whose cover row no plan breaks without exposure."""
     tables, sites = frame.tables, len(frame.budget_kw)
     classes, part = tables.classes, tables.problem.plan_policy.exposure_part
     none = np.zeros(0, dtype=np.intp)
@@ -26,7 +27,7 @@ def losses_of(frame: Frame) -> tuple[Positions, Positions]:
     ]
     ends = np.concatenate([none, *keys])
     if len(ends) == 0:
-        return ends, ends
+        return ends
     cls, target = ends // sites, ends % sites
     pair, link = path_links(
         tables.routes, tables.links, route=classes.route[cls], site=target.astype(np.int32)
@@ -40,8 +41,15 @@ def losses_of(frame: Frame) -> tuple[Positions, Positions]:
     at = np.minimum(np.searchsorted(ends, key), len(ends) - 1)
     cut = np.bincount(at[ends[at] == key], minlength=len(ends))
     reachable = np.bincount(cls, minlength=len(frame.rate))[cls] - 1 - cut
-    ingress = tables.routes.source[classes.route[cls]]
+    ingress = frame.ingress[cls]
     safe = ends[(target != ingress) & (reachable > 0)]
-    several = np.bincount(cls, minlength=len(frame.rate))[cls] > 1
-    wished = several & ((reachable > 0) | (target == ingress))
-    return safe.astype(np.intp), ends[wished].astype(np.intp)
+    moving = protected[[next_ingress_arcs(frame, at).count > 0 for at in protected[:, None]]]
+    found: Positions = np.union1d(safe, moving * sites + frame.ingress[moving])
+    return found
+
+
+def at_ingress(frame: Frame, losses: Positions) -> NDArray[np.bool_]:
+    """Which losses are of the class's own ingress."""
+    sites = len(frame.budget_kw)
+    found: NDArray[np.bool_] = frame.ingress[losses // sites] == losses % sites
+    return found

@@ -147,7 +147,11 @@ def solve(
         "mip_rel_gap": gap,
         "mip_max_nodes": nodes,
         "mip_pscost_minreliable": 1,
+        # measured on clusters of sites: the points come from RENS, the others cost as much time
         "mip_heuristic_run_rins": False,
+        "mip_heuristic_run_root_reduced_cost": False,
+        "mip_heuristic_run_feasibility_jump": False,
+        "mip_allow_restart": False,
         "mip_feasibility_tolerance": 1e-7,
         "primal_feasibility_tolerance": 1e-8,
     }

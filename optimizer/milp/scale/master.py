@@ -3,7 +3,8 @@ sliver of a replica.
 
 Decides which rows it has. Per class ``sum_r min(1, rateable_r / busy_dr) n_r + shed_d >= 1``: whole
 replicas that serve a class can each take it whole or are full of it. The same over all sites but
-one, for a protected class, or what is exposed is paid for. Both hold for every plan in whole
+one, for a protected class, or what is exposed is paid for; where that one is its ingress, over what
+it reaches from the next (`refuges`). Both hold for every plan in whole
 replicas; both are added only where a point breaks them. Which arcs it has is `priced`'s question.
 """
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import ComponentArcs
 from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.losses import at_ingress
 from optimizer.tables import Floats
 
 _BROKEN = 1e-4
@@ -36,13 +38,15 @@ class Rowed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MasterPoint:
-    """A solved master: cost in USD/h, parts of classes over `arcs`, replicas of `group`, and what
-    one more unit of each row is worth (`demand`, `cover`, per class in USD/h; `loss`: of each loss
-    in `rowed`). `basis` is where the next solve may begin.
+    """A solved master: cost in USD/h, parts of classes over `arcs`, replicas of `group`, `refuges`
+    that count where a class loses its ingress, and what one more unit of each row is worth
+    (`demand`, `cover`, per class in USD/h; `loss`: of each loss in `rowed`). `basis` is where the
+    next solve may begin.
     """
 
     cost: float
     arcs: ComponentArcs
+    refuges: ComponentArcs
     rowed: Rowed
     group: Positions
     part: Floats
@@ -73,10 +77,18 @@ class Master:
     """One relaxation over some arcs with some cover rows, in HiGHS, ready to be solved again."""
 
     def __init__(
-        self, frame: Frame, arcs: ComponentArcs, *, rowed: Rowed, shed_usd_per_h: Floats
+        self,
+        frame: Frame,
+        arcs: ComponentArcs,
+        *,
+        refuges: ComponentArcs,
+        rowed: Rowed,
+        shed_usd_per_h: Floats,
     ) -> None:
         self.frame, self.arcs, self.rowed, self._shed = frame, arcs, rowed, shed_usd_per_h
-        self.group, self._place = np.unique(arcs.group, return_inverse=True)
+        self.refuges = refuges
+        self.group = np.union1d(arcs.group, refuges.group)
+        self._place = np.searchsorted(self.group, arcs.group)
         self._cover = covering(frame, arcs)
         self._sites = len(frame.budget_kw)
         counts = (
@@ -163,18 +175,22 @@ class Master:
             (each, self._first[1] + rowed.classes, np.ones(len(each))),
         ]
         rows.block(1.0, lp.INF, entries=entries, count=len(each))
-        row, at = self._elsewhere()
+        moved = at_ingress(frame, rowed.losses)
+        row, at = self._elsewhere(arcs, np.flatnonzero(~moved))
+        away, to = self._elsewhere(self.refuges, np.flatnonzero(moved))
+        refuge = self._first[2] + np.searchsorted(self.group, self.refuges.group[to])
         each = np.arange(len(rowed.losses))
         entries = [
             (row, column[at], self._cover[at]),
+            (away, refuge, covering(frame, self.refuges)[to]),
             (each, self._first[1] + rowed.losses // self._sites, np.ones(len(each))),
             (each, self._first[4] + each, np.ones(len(each))),
         ]
         rows.block(1.0, lp.INF, entries=entries, count=len(each))
 
-    def _elsewhere(self) -> tuple[Positions, Positions]:
-        """(loss, arc) for every loss and every arc of its class to another site."""
-        arcs, losses = self.arcs, self.rowed.losses
+    def _elsewhere(self, arcs: ComponentArcs, which: Positions) -> tuple[Positions, Positions]:
+        """(loss, arc) for some losses and every arc of the class to another site."""
+        losses = self.rowed.losses[which]
         ends = np.append(arcs.start, arcs.count)
         cls = losses // self._sites
         count = ends[cls + 1] - ends[cls]
@@ -182,7 +198,7 @@ class Master:
         offset = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
         at = ends[cls][row] + offset
         away = self.frame.site[arcs.group[at]] != (losses % self._sites)[row]
-        return row[away], at[away]
+        return which[row[away]], at[away]
 
     def solve(self, basis: Basis | None = None) -> MasterPoint:
         """The point of the relaxation as it is."""
@@ -200,6 +216,7 @@ class Master:
         return MasterPoint(
             cost=float(self.highs.getInfo().objective_function_value),
             arcs=self.arcs,
+            refuges=self.refuges,
             rowed=self.rowed,
             group=self.group,
             part=value[: first[1]],
@@ -260,7 +277,13 @@ def broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
     keys, place = np.unique(key, return_inverse=True)
     left = total[keys // sites] - np.bincount(place, stands, len(keys))
     short = keys[left < 1 - _BROKEN]
-    found = np.union1d(short[np.isin(short, losses)], point.rowed.losses)
+    short = short[~at_ingress(frame, short)]
+    refuges = point.refuges
+    then = covering(frame, refuges) * of_group[refuges.group]
+    lacks = np.bincount(refuges.row, then, len(frame.rate)) + point.shed < 1 - _BROKEN
+    moved = losses[at_ingress(frame, losses)]
+    short = np.union1d(short[np.isin(short, losses)], moved[lacks[moved // sites]])
+    found = np.union1d(short, point.rowed.losses)
     return Rowed(classes=classes.astype(np.intp), losses=found.astype(np.intp))
 
 

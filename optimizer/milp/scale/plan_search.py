@@ -9,7 +9,7 @@ workers there are; one that no longer fits after its batch-mates is placed again
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,13 +72,19 @@ def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
 
 def mend(search: Search, *, effort: Effort) -> float:
     """Place the sites around shed and exposed classes anew, the dearest first; USD/h saved."""
-    frame, ledger = search.frame, search.ledger
-    exposure, shed = ledger.exposure, ledger.shed_part
-    pain = shed * frame.shed_usd_per_h + exposure.each_usd_per_h(shed)
+    frame, exposure, shed = search.frame, search.ledger.exposure, search.ledger.shed_part
+    unserved, exposed = shed * frame.shed_usd_per_h, exposure.each_usd_per_h(shed)
     for (_, rank), lacks in exposure.beyond(shed).items():
-        pain[exposure.classes[rank]] += lacks
+        exposed[rank] += lacks
+    pain = np.concatenate([unserved, exposed])
     order = np.lexsort((np.arange(len(pain)), -pain))
-    return _go(search, _around(search, order[pain[order] > _PAIN_USD_PER_H], effort), effort=effort)
+    hurt = order[pain[order] > _PAIN_USD_PER_H].tolist()
+    count = len(frame.rate)
+    ends = (
+        frame.sweep.arcs_of(at).group if at < count else exposure.groups_of(at - count)
+        for at in hurt
+    )
+    return _go(search, _around(search, ends, effort), effort=effort)
 
 
 def renew(search: Search, *, turn: int, effort: Effort) -> float:
@@ -104,12 +110,14 @@ def renew_components(search: Search, *, effort: Effort) -> float:
     return before - search.ledger.cost_usd_per_h()
 
 
-def _around(search: Search, classes: Positions, effort: Effort) -> Iterator[Positions]:
-    """Sites around each class that no earlier class of the turn had."""
+def _around(
+    search: Search, ends: Iterable[NDArray[np.integer]], effort: Effort
+) -> Iterator[Positions]:
+    """Sites around each lot of groups that no earlier lot of the turn had."""
     frame = search.frame
     done = np.zeros(len(frame.budget_kw), dtype=np.bool_)
-    for at in classes.tolist():
-        own = np.unique(frame.site[frame.sweep.arcs_of(at).group])
+    for groups in ends:
+        own = np.unique(frame.site[groups])
         if len(own) == 0 or done[own].all():
             continue
         weight = search.near[own].sum(axis=0)

@@ -12,8 +12,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from optimizer.milp.scale.catalogue import ComponentArcs, cheapest, component_arcs
+from optimizer.milp.scale.catalogue import (
+    ComponentArcs,
+    cheapest,
+    component_arcs,
+    next_ingress_arcs,
+)
 from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.losses import at_ingress
 from optimizer.milp.scale.master import MasterPoint, covering
 from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
@@ -36,10 +42,13 @@ class Duals:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Priced:
-    """`bound_usd_per_h` holds for the whole fleet; `wanted` are arcs on replicas that would pay."""
+    """`bound_usd_per_h` holds for the whole fleet; `wanted` are arcs on replicas that would pay,
+    `refuges` those that count where a class loses its ingress.
+    """
 
     bound_usd_per_h: float
     wanted: list[ComponentArcs]
+    refuges: list[ComponentArcs]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,17 +56,17 @@ class _Earned:
     group: Positions
     usd_per_h: Floats
     wanted: ComponentArcs
+    refuges: ComponentArcs
 
 
-def duals_of(point: MasterPoint, *, kept: Positions) -> Duals:
-    """The prices of a master's rows, of the losses only the `kept` ones."""
-    mine = np.isin(point.rowed.losses, kept)
+def duals_of(point: MasterPoint) -> Duals:
+    """The prices of a master's rows."""
     return Duals(
         prices=point.prices,
         demand=point.demand,
         cover=point.cover,
-        losses=point.rowed.losses[mine],
-        loss=point.loss[mine],
+        losses=point.rowed.losses,
+        loss=point.loss,
     )
 
 
@@ -86,19 +95,26 @@ def price_all(frame: Frame, duals: Duals, workers: Workers, *, count: int) -> Pr
     limits = prices.pool @ frame.pool_count + prices.power @ frame.budget_kw
     bound = asked.sum() + over + (supplied * frame.stack.limit_kw).sum() - limits
     bound += np.maximum(best * frame.pool_count, each).sum()
-    return Priced(bound_usd_per_h=float(bound), wanted=[part.wanted for part in found])
+    return Priced(
+        bound_usd_per_h=float(bound),
+        wanted=[part.wanted for part in found],
+        refuges=[part.refuges for part in found],
+    )
 
 
 def _component(
     frame: Frame, classes: Positions, duals: Duals, *, replica: Floats, count: int
 ) -> _Earned:
     arcs = component_arcs(frame, classes)
-    group, place = np.unique(arcs.group, return_inverse=True)
+    refuges, refuge_usd_per_h = _refuges(frame, classes, duals)
+    group = np.union1d(arcs.group, refuges.group)
+    place, refuge = np.searchsorted(group, arcs.group), np.searchsorted(group, refuges.group)
     energy = (frame.busy_kw * duals.prices.energy[frame.site])[arcs.group]
     profit = duals.demand[classes][arcs.row] - arcs.network_usd_per_h - arcs.busy * energy
     cover = covering(frame, arcs)
     covered = cover * _cover_price(frame, arcs, duals)
     standing = replica[group] - np.bincount(place, covered, len(group))
+    standing -= np.bincount(refuge, refuge_usd_per_h, len(group))
     ratio = np.maximum(0.0, profit) / np.maximum(arcs.busy, 1e-12)
     crude = np.zeros(len(group))
     np.maximum.at(crude, place, ratio)
@@ -114,39 +130,40 @@ def _component(
     taken = np.clip(rated[at] - within, 0.0, fills)
     fill = np.bincount(at, taken * ratio[order], len(group))
     earned = np.where(earned < 0, standing - fill, earned)
-    paying = np.flatnonzero((earned < -_DUST) & (frame.most[group] > 0))
-    wanted = _wanted(arcs, place, earned=earned, paying=paying, worth=(covered, profit))
+    pays = (earned < -_DUST) & (frame.most[group] > 0)
+    each = earned / frame.accelerators[group]
+    wanted = pays[place] & ((covered > _DUST) | (profit > _DUST))
     few = arcs.only(wanted)
-    kept = cheapest(few, earned[place[wanted]] / frame.accelerators[few.group], count)
-    return _Earned(group=group, usd_per_h=earned, wanted=few.only(kept))
-
-
-def _wanted(
-    arcs: ComponentArcs,
-    place: Positions,
-    *,
-    earned: Floats,
-    paying: Positions,
-    worth: tuple[Floats, Floats],
-) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Arcs of paying replicas that their worth comes from."""
-    pays = np.zeros(len(earned), dtype=np.bool_)
-    pays[paying] = True
-    covered, profit = worth
-    wanted: np.ndarray[tuple[int], np.dtype[np.bool_]] = pays[place] & (
-        (covered > _DUST) | (profit > _DUST)
+    spare = pays[refuge] & (refuge_usd_per_h > _DUST)
+    safe = refuges.only(spare)
+    return _Earned(
+        group=group,
+        usd_per_h=earned,
+        wanted=few.only(cheapest(few, each[place[wanted]], count)),
+        refuges=safe.only(cheapest(safe, each[refuge[spare]], count)),
     )
-    return wanted
+
+
+def _refuges(frame: Frame, classes: Positions, duals: Duals) -> tuple[ComponentArcs, Floats]:
+    """What classes reach where they lose their ingress, of those for which that has a price, and
+    USD/h of the cover a replica is then.
+    """
+    moved = at_ingress(frame, duals.losses) & (duals.loss > 0)
+    worth = np.zeros(len(frame.rate))
+    worth[duals.losses[moved] // len(frame.budget_kw)] = duals.loss[moved]
+    arcs = next_ingress_arcs(frame, classes[worth[classes] > 0])
+    return arcs, covering(frame, arcs) * worth[arcs.classes[arcs.row]]
 
 
 def _cover_price(frame: Frame, arcs: ComponentArcs, duals: Duals) -> Floats:
     """USD/h of covering a whole class by a replica at the arc's site, per arc."""
     sites = len(frame.budget_kw)
-    whole = duals.cover + np.bincount(duals.losses // sites, duals.loss, len(frame.rate))
+    staying = np.where(at_ingress(frame, duals.losses), 0.0, duals.loss)
+    whole = duals.cover + np.bincount(duals.losses // sites, staying, len(frame.rate))
     cls = arcs.classes[arcs.row]
     price: Floats = whole[cls]
     if len(duals.losses):
         key = cls * sites + frame.site[arcs.group]
         at = np.minimum(np.searchsorted(duals.losses, key), len(duals.losses) - 1)
-        price = price - np.where(duals.losses[at] == key, duals.loss[at], 0.0)
+        price = price - np.where(duals.losses[at] == key, staying[at], 0.0)
     return price

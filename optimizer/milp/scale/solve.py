@@ -53,6 +53,7 @@ _ROUGH_SITES = 4
 _ROUGH_PASSES = 4
 _NODES = 20
 _SLIVER = 1e-6
+_SPARE_SITES = 3
 _WORTHWHILE = 5e-4
 
 
@@ -105,6 +106,7 @@ def solve_at_scale(
     ledger = Ledger(frame)
     worth = np.zeros(frame.groups, dtype=np.bool_)
     worth[point.group[point.replicas > _SLIVER]] = True
+    worth[ledger.exposure.spare(frame.work_price(point.prices), _SPARE_SITES)] = True
     search = Search(
         frame=frame,
         ledger=ledger,

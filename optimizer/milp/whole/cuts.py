@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.milp.arrays import Matrix
-from optimizer.milp.whole.matrix import Mask, NewRows, Places
+from optimizer.milp.whole.matrix import Mask, NewRows, Places, spans
 from optimizer.tables import Floats
 
 _TIGHT = 1e-6
@@ -50,17 +50,19 @@ class _Cut:
     limit: float
     classes: Mask
     by_group: Mask
-    tight: Mask
+    tight: Places
 
 
 class Separator:
     """Looks for broken cuts of one matrix."""
 
-    def __init__(self, matrix: Matrix) -> None:
+    def __init__(self, matrix: Matrix, *, upper: Floats) -> None:
+        """`upper` holds the columns' tightened bounds: what may be shed, the most replicas."""
         p = matrix.horizon[0]
         classes, groups = p.tables.classes, p.tables.groups
         self._columns = {name: p.column(name).astype(np.intp) for name in ("x", "n", "shed")}
         self._cls, self._group = p.arcs.cls.astype(np.intp), p.local[p.arcs.group].astype(np.intp)
+        self._first = np.searchsorted(self._cls, np.arange(classes.count + 1))
         self._rate = classes.rate_rps
         self._count = p.groups
         busy = p.arcs.replica_seconds
@@ -70,13 +72,8 @@ class Separator:
         ceiling = p.tables.problem.plan_policy.utilisation_ceiling
         usable = ceiling * groups.available[p.placeable.group]
         self._given = self._weight[self._cls] / np.maximum(busy, 1e-300) * usable[self._group]
-        self._most = matrix.upper[self._columns["n"]]
-        self._may_shed = np.ones(classes.count, dtype=np.bool_)
-
-    def without_shedding(self, upper: Floats) -> None:
-        """Learn from tightened bounds which classes may not be shed, and the most replicas."""
-        self._may_shed = upper[self._columns["shed"]] > 0
         self._most = upper[self._columns["n"]]
+        self._may_shed = upper[self._columns["shed"]] > 0
 
     def broken(self, values: Floats) -> NewRows | None:
         """The deepest cuts a point breaks, unlike one another; None if it breaks none."""
@@ -94,6 +91,10 @@ class Separator:
             if len(kept) < _KEPT and all(_unlike(cut, other) for other in kept):
                 kept.append(cut)
         return self._rows(kept) if kept else None
+
+    def _arcs_of(self, classes: Mask) -> Places:
+        at = np.flatnonzero(classes)
+        return spans(self._first[at], self._first[at + 1] - self._first[at])
 
     def _class_sets(self, point: _Point, used: Places) -> list[Mask]:
         """Classes that a group serves, then those of two groups with classes in common."""
@@ -125,10 +126,8 @@ class Separator:
         loose = np.bincount(group[~full], carried[~full], self._count)
         total = np.bincount(group, carried, self._count)
         given = np.zeros(self._count)
-        mine = classes[self._cls]
+        mine = self._arcs_of(classes)
         np.maximum.at(given, self._group[mine], self._given[mine])
-        tight = np.zeros(len(self._cls), dtype=np.bool_)
-        tight[arcs[full]] = True
         shed = float((self._weight * point.shed)[classes & self._may_shed].sum())
         found = []
         for part in _SLACK_PARTS:
@@ -145,7 +144,7 @@ class Separator:
                         limit=cut[3],
                         classes=classes,
                         by_group=by_group,
-                        tight=tight,
+                        tight=arcs[full],
                     )
                 )
         return found
@@ -185,8 +184,9 @@ class Separator:
         index, value, length = [], [], []
         for cut in cuts:
             n = np.flatnonzero(np.abs(cut.on_n) > _SAFETY)
-            loose = cut.classes[self._cls] & ~cut.by_group[self._group] & ~cut.tight
-            arcs, shed = np.flatnonzero(loose), np.flatnonzero(cut.classes & self._may_shed)
+            arcs = self._arcs_of(cut.classes)
+            arcs = np.setdiff1d(arcs[~cut.by_group[self._group[arcs]]], cut.tight)
+            shed = np.flatnonzero(cut.classes & self._may_shed)
             index += [columns["n"][n], columns["x"][arcs], columns["shed"][shed]]
             value += [
                 cut.on_n[n],

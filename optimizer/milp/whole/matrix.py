@@ -205,3 +205,10 @@ def _bounds(plain: _Plain) -> tuple[Floats, Floats]:
     lower[plain.whole] = np.ceil(lower[plain.whole] - _WHOLE)
     upper[plain.whole] = np.floor(upper[plain.whole] + _WHOLE)
     return lower, upper
+
+
+def spans(first: Places, length: Places) -> Places:
+    """``first[i], first[i] + 1, ...`` (`length[i]` of them) for each i, one after the other."""
+    before = np.cumsum(length) - length
+    found: Places = np.arange(int(length.sum())) + np.repeat(first - before, length)
+    return found

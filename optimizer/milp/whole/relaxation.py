@@ -15,7 +15,7 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.whole.matrix import Mask, NewRows, Places, Whole, with_rows
+from optimizer.milp.whole.matrix import Mask, NewRows, Places, Whole, spans, with_rows
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -173,7 +173,7 @@ class Relaxation:
     def _idle(self) -> Mask:
         """Rows held that bind nothing in the basis."""
         basic = highspy.HighsBasisStatus.kBasic
-        return np.array([one == basic for one in self._highs.getBasis().row_status])
+        return np.array([one == basic for one in self._highs.getBasis().row_status], dtype=np.bool_)
 
     def _let_go(self, loose: Mask) -> None:
         if not loose.any():
@@ -317,13 +317,6 @@ class Relaxation:
             ),
             "take rows",
         )
-
-
-def spans(first: Places, length: Places) -> Places:
-    """``first[i], first[i] + 1, ...`` (`length[i]` of them) for each i, one after the other."""
-    before = np.cumsum(length) - length
-    found: Places = np.arange(int(length.sum())) + np.repeat(first - before, length)
-    return found
 
 
 def _as_usual(highs: Any) -> None:

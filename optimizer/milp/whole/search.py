@@ -82,8 +82,7 @@ def tighten(
 ) -> Relaxed:
     """Cut the root's point off, round by round, as long as its bound moves enough."""
     whole = relaxation.whole
-    separator = Separator(matrix)
-    separator.without_shedding(whole.upper)
+    separator = Separator(matrix, upper=whole.upper)
     first = root.bound
     for _ in range(_CUT_ROUNDS):
         new = None if is_over() else separator.broken(root.values)

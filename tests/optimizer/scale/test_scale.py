@@ -123,6 +123,14 @@ class LateClock:
         """The same."""
         return self._now_ms
 
+    async def sleep_ms(self, duration_ms: int) -> None:
+        """Waits no longer than that."""
+        self._now_ms += duration_ms
+
+    def block_ms(self, duration_ms: int) -> None:
+        """Waits no longer than that."""
+        self._now_ms += duration_ms
+
 
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(rich_problems())

@@ -72,7 +72,7 @@ def test_any_duals_give_a_bound(problem: Problem) -> None:
     best = optimum(problem)
     frame = take_frame(tabulate(problem))
     start, shed = opening_prices(frame), frame.shed_usd_per_h
-    losses, _ = losses_of(frame)
+    losses = losses_of(frame)
     odd = Duals(
         prices=Prices(pool=start.pool + 0.3, power=start.power + 0.1, energy=start.energy * 1.3),
         demand=np.minimum(shed, 0.9),
