@@ -29,7 +29,6 @@ from optimizer.outcome import Outcome, Relaxation, SolveStatus
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
-from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from optimizer.verify_limits import is_above
 from sites.clock import Clock
@@ -94,7 +93,7 @@ def _solve_large(
     arcs = arcs_at_most(problem)
     if arcs <= LARGE_ARCS:
         return None
-    if unsuited(tabulate(problem)):
+    if unsuited(problem):
         return solve_whole(problem, clock=clock, start=start)
     if arcs <= PARTED_ARCS:
         return None

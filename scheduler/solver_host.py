@@ -9,6 +9,7 @@ import os
 import sys
 from multiprocessing.connection import Connection
 
+from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.solve import solve
 from scheduler.steady import steadied
 from sites.clock import SystemClock
@@ -23,13 +24,14 @@ def main() -> None:
     os.nice(NICENESS)
     connection = Connection(int(sys.argv[1]))
     connection.send(("ready", None))
+    workers = ThreadWorkers(os.cpu_count() or 1)
     while True:
         try:
             problem, before = connection.recv()
         except EOFError:
             return
         try:
-            outcome = solve(problem, clock=SystemClock(), start=before)
+            outcome = solve(problem, clock=SystemClock(), start=before, workers=workers)
             connection.send(("ok", steadied(problem, outcome, before=before)))
         except HinterlandError as fault:
             connection.send(("failed", str(fault)))

@@ -82,10 +82,6 @@ class Inputs:
             if self.groups[group_id].option.variant.variant_id == bound.variant_id
         )
 
-    def serving_sites(self, class_id: str) -> tuple[str, ...]:
-        """Sites with at least one candidate arc of a class, sorted."""
-        return tuple(sorted({self.arcs[k].group.site_id for k in self.arcs_of_class[class_id]}))
-
     def link_ids(self, key: ArcKey) -> tuple[str, ...]:
         """Links an arc's requests cross."""
         path = self.arcs[key].path

@@ -7,6 +7,7 @@ server is known) and its answer shown, saved and turned into an exit code.
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -203,13 +204,15 @@ def _live(session: Session, *, needed: bool) -> FleetView | None:
 
 def solved(session: Session, problem: Problem, *, before: Plan | None) -> Outcome:
     """Solve a problem, starting from and not needlessly leaving the plan before."""
+    from optimizer.milp.scale.workers import ThreadWorkers
     from optimizer.solve import solve
     from scheduler.steady import steadied
     from sites.clock import SystemClock
 
     if session.out.live:
         session.out.note(f"Planning {len(problem.classes)} traffic classes …")
-    outcome = solve(problem, clock=SystemClock(), start=before)
+    workers = ThreadWorkers(os.cpu_count() or 1)
+    outcome = solve(problem, clock=SystemClock(), start=before, workers=workers)
     return steadied(problem, outcome, before=before)
 
 

@@ -27,7 +27,6 @@ from optimizer.milp.scale.ledger import Change, Flows, Use
 from optimizer.tables import Floats
 
 _USELESS = 1e-9
-_ARCS_PER_NEAR = 5
 _DUST = 1e-7
 _SPARE_SITES = 3
 

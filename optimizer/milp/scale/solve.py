@@ -38,7 +38,6 @@ from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.survive_plan import certified
-from optimizer.tables import Tables
 from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from sites.clock import Clock
@@ -57,21 +56,20 @@ _SPARE_SITES = 3
 _WORTHWHILE = 5e-4
 
 
-def unsuited(tables: Tables) -> str:
+def unsuited(problem: Problem) -> str:
     """Why the large search may not take a problem; "" if it may."""
-    problem, classes = tables.problem, tables.classes
-    policy = problem.plan_policy
+    classes, policy = problem.classes, problem.plan_policy
     reasons = {
         "replica bounds": bool(policy.replica_bounds),
         "a move limit": policy.move_limit_replicas is not None,
         "a shedding cap": policy.max_shed_basis_points is not None,
         "a carbon cap": policy.carbon_cap_g_per_h is not None,
         "tenant budgets": any(t.budget_usd_per_h is not None for t in problem.tenants),
-        "fixed prices of sites": bool(tables.sites.fixed_usd_per_h.any()),
-        "classes spread over sites": bool((classes.spread_sites > 1).any()),
-        "classes spread over zones": bool((classes.spread_zones > 1).any()),
-        "mean quality floors": bool(classes.mean_quality_floor.any()),
-        "latency over the mix": bool(classes.over_mix.any()),
+        "fixed prices of sites": any(s.fixed_price_usd_per_h for s in problem.fleet.sites),
+        "classes spread over sites": any(c.spread_sites > 1 for c in classes),
+        "classes spread over zones": any(c.spread_zones > 1 for c in classes),
+        "mean quality floors": any(c.mean_quality_floor for c in classes),
+        "latency over the mix": any(c.slo.over_mix for c in classes),
     }
     return ", ".join(reason for reason, holds in reasons.items() if holds)
 
@@ -88,11 +86,10 @@ def solve_at_scale(
     `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
     what is not placed when time runs out is shed.
     """
-    tables = tabulate(problem)
-    assert not unsuited(tables), f"the large search does not know {unsuited(tables)}"
+    assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
     is_over, hands = _deadline(problem, clock), workers or SerialWorkers()
     gap_limit = problem.plan_policy.gap_limit
-    frame = take_frame(tables)
+    frame = take_frame(tabulate(problem))
     opening = opening_prices(frame)
     sample = sampled_arcs(frame, opening, hands)
     cleared = clear(frame, sample, prices=opening, steps=_STEPS)

@@ -164,4 +164,4 @@ def test_prices_clear_a_market_near_its_relaxation() -> None:
     cleared = clear(frame, sample, prices=start, steps=50)
     relaxed = relax(frame, cleared, SerialWorkers(), tolerance=1e-6, is_over=never)
     assert relaxed.bound_usd_per_h == pytest.approx(solve(problem).bound_usd_per_h, rel=0.5)
-    assert unsuited(frame.tables) == ""
+    assert unsuited(problem) == ""
