@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from optimizer.arcs import find_arcs
 from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.frame import Prices, take_frame
 from optimizer.milp.scale.price_lp import relax, sweep
 from optimizer.milp.scale.solve import solve_at_scale, unsuited
 from optimizer.milp.scale.workers import SerialWorkers, ThreadWorkers
+from optimizer.milp.worth import relaxed_usd_per_h
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
 from optimizer.solve import solve
@@ -163,5 +165,6 @@ def test_prices_clear_a_market_near_its_relaxation() -> None:
     sample = sampled_arcs(frame, start, SerialWorkers())
     cleared = clear(frame, sample, prices=start, steps=50)
     relaxed = relax(frame, cleared, SerialWorkers(), tolerance=1e-6, is_over=never)
-    assert relaxed.bound_usd_per_h == pytest.approx(solve(problem).bound_usd_per_h, rel=0.5)
+    least = relaxed_usd_per_h(problem, find_arcs(problem).arcs)
+    assert relaxed.bound_usd_per_h == pytest.approx(least, rel=1e-6)
     assert unsuited(problem) == ""
