@@ -102,7 +102,7 @@ class Kernel:
         self.first_replica = arcs.count + self._classes
         self._running = np.minimum(frame.running[self.group], frame.most[self.group])
         self._first_supply = self.first_replica + 2 * self._groups
-        self._exposed_price: Floats = np.zeros(0)
+        self._extra_price: Floats = np.zeros(0)
         self._supply_price: Floats = np.zeros(0)
         self._supply_kw: Floats = np.zeros(0)
         work = np.bincount(self.place, arcs.busy, self._groups) + base
@@ -186,30 +186,38 @@ class Kernel:
         lost = np.argwhere(used & (short > 1e-6) & (exposure.price[ranks] > 0)[:, None])
         if len(lost) == 0:
             return nothing
-        order = np.argsort(row, kind="stable")
-        starts = np.searchsorted(row[order], np.arange(len(ranks) + 1))
-        count = (starts[1:] - starts[:-1])[lost[:, 0]]
-        of = np.repeat(np.arange(len(lost)), count)
-        offset = np.arange(len(of)) - np.repeat(np.cumsum(count) - count, count)
-        at = order[starts[lost[of, 0]] + offset]
-        away = site[at] != lost[of, 1]
-        of, at = of[away], at[away]
-        classes = exposure.classes[ranks[lost[:, 0]]]
+        rank_of, site_of = lost[:, 0], lost[:, 1]
+        column = self._first_supply + len(self._supply_kw) + len(self._extra_price)
+        total = column + len(lost)
+        self._rows.block(
+            -lp.INF,
+            0.0,
+            entries=[
+                (row, self.first_replica + moves[place], -entries.cover),
+                (np.arange(len(ranks)), total + np.arange(len(ranks)), np.ones(len(ranks))),
+            ],
+            count=len(ranks),
+        )
+        # what all sites cover less what the lost one does: far fewer entries than what is left
+        key = rank_of * len(frame.budget_kw) + site_of
+        entry_key = row * len(frame.budget_kw) + site
+        at = np.minimum(np.searchsorted(key, entry_key), len(key) - 1)
+        there = np.flatnonzero(key[at] == entry_key)
+        classes = exposure.classes[ranks[rank_of]]
         own = np.searchsorted(self.arcs.classes, classes)
         own = np.minimum(own, self._classes - 1)
         mine = np.flatnonzero(self.arcs.classes[own] == classes)
-        first = self._first_supply + len(self._supply_kw) + len(self._exposed_price)
         each = np.arange(len(lost))
         rows = [
-            (of, self.first_replica + moves[place[at]], entries.cover[at]),
-            (each, first + each, np.ones(len(each))),
+            (each, total + rank_of, np.ones(len(each))),
+            (at[there], self.first_replica + moves[place[there]], -entries.cover[there]),
+            (each, column + each, np.ones(len(each))),
             (mine, self.arcs.count + own[mine], np.ones(len(mine))),
         ]
-        need = short[lost[:, 0], lost[:, 1]]
-        self._rows.block(need, lp.INF, entries=rows, count=len(each))
-        price = exposure.price[ranks[lost[:, 0]]]
-        self._exposed_price = np.concatenate([self._exposed_price, price])
-        return ranks[lost[:, 0]], lost[:, 1], first + each
+        self._rows.block(short[rank_of, site_of], lp.INF, entries=rows, count=len(each))
+        price = exposure.price[ranks[rank_of]]
+        self._extra_price = np.concatenate([self._extra_price, price, np.zeros(len(ranks))])
+        return ranks[rank_of], site_of, column + each
 
     def _shelter(self, exposure: Exposure, entries: Entries, place: Positions) -> None:
         """Room for replicas that only the loss of an ingress asks for: as many as the class takes
@@ -241,8 +249,8 @@ class Kernel:
                 continue
             key = (cut.site, int(cut.ranks[0]))
             if key not in extra:
-                extra[key] = self._first_supply + len(self._supply_kw) + len(self._exposed_price)
-                self._exposed_price = np.append(self._exposed_price, 1.0)
+                extra[key] = self._first_supply + len(self._supply_kw) + len(self._extra_price)
+                self._extra_price = np.append(self._extra_price, 1.0)
             kernel = np.searchsorted(self.arcs.classes, classes[own])
             alone = np.flatnonzero((of_site == cut.site) & np.isin(of_rank, cut.ranks))
             at = np.searchsorted(self.group, cut.group[inside])
@@ -298,11 +306,11 @@ class Kernel:
         spared = -kept if len(self._supply_kw) else np.zeros(self._groups)
         parts = [self._flow, self._shed, replica_usd_per_h, spared, self._supply_price]
         ones = np.ones(self.arcs.count + self._classes)
-        whole = np.full(len(self._exposed_price), lp.INF)
+        whole = np.full(len(self._extra_price), lp.INF)
         none = np.zeros(self.first_replica)
-        rest = np.zeros(self._groups + len(self._supply_kw) + len(self._exposed_price))
+        rest = np.zeros(self._groups + len(self._supply_kw) + len(self._extra_price))
         made = lp.make(
-            cost=np.concatenate([*parts, self._exposed_price]),
+            cost=np.concatenate([*parts, self._extra_price]),
             upper=np.concatenate([ones, self._most, self._running, self._supply_kw, whole]),
             lower=np.concatenate([none, self._least, rest]),
             rows=self._rows.rows(),

@@ -91,12 +91,15 @@ class Master:
         self._place = np.searchsorted(self.group, arcs.group)
         self._cover = covering(frame, arcs)
         self._sites = len(frame.budget_kw)
+        staying = rowed.losses[~at_ingress(frame, rowed.losses)]
+        self._summed = np.unique(staying // self._sites)
         counts = (
             arcs.count,
             len(frame.rate),
             len(self.group),
             frame.stack.limit_kw.size,
             len(rowed.losses),
+            len(self._summed),
         )
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
         self.replica_columns = (self._first[2] + np.arange(len(self.group))).astype(np.int32)
@@ -120,6 +123,7 @@ class Master:
                     own[self.group],
                     np.where(np.isfinite(price), price, 0.0).ravel(),
                     policy.exposure_part * frame.shed_usd_per_h[classes],
+                    np.zeros(len(self._summed)),
                 ]
             ),
             upper=np.concatenate(
@@ -128,6 +132,7 @@ class Master:
                     frame.most[self.group],
                     frame.stack.limit_kw.ravel(),
                     np.full(len(classes), _AMPLE),
+                    np.full(len(self._summed), lp.INF),
                 ]
             ),
             rows=rows.rows(),
@@ -175,30 +180,45 @@ class Master:
             (each, self._first[1] + rowed.classes, np.ones(len(each))),
         ]
         rows.block(1.0, lp.INF, entries=entries, count=len(each))
-        moved = at_ingress(frame, rowed.losses)
-        row, at = self._elsewhere(arcs, np.flatnonzero(~moved))
-        away, to = self._elsewhere(self.refuges, np.flatnonzero(moved))
-        refuge = self._first[2] + np.searchsorted(self.group, self.refuges.group[to])
-        each = np.arange(len(rowed.losses))
+        self._loss_rows(rows)
+
+    def _loss_rows(self, rows: lp.RowBuilder) -> None:
+        """What all sites cover less what the lost one does; after the loss of its ingress, what the
+        class reaches from the next. Far fewer entries than one for every site left.
+        """
+        arcs, frame, sites, first = self.arcs, self.frame, self._sites, self._first
+        losses = self.rowed.losses
+        column = first[2] + self._place
+        cls = losses // sites
+        moved = at_ingress(frame, losses)
+        total = np.full(len(frame.rate), -1)
+        total[self._summed] = first[5] + np.arange(len(self._summed))
+        key = arcs.row * sites + frame.site[arcs.group]
+        at = np.minimum(np.searchsorted(losses, key), max(0, len(losses) - 1))
+        lost = np.zeros(arcs.count, dtype=np.bool_)
+        if len(losses):
+            lost = (losses[at] == key) & ~moved[at]
+        refuges = self.refuges
+        rank = np.full(len(frame.rate), -1)
+        rank[cls[moved]] = np.flatnonzero(moved)
+        safe = np.flatnonzero(rank[refuges.row] >= 0)
+        refuge = first[2] + np.searchsorted(self.group, refuges.group[safe])
+        each, stay = np.arange(len(losses)), np.flatnonzero(~moved)
         entries = [
-            (row, column[at], self._cover[at]),
-            (away, refuge, covering(frame, self.refuges)[to]),
-            (each, self._first[1] + rowed.losses // self._sites, np.ones(len(each))),
-            (each, self._first[4] + each, np.ones(len(each))),
+            (stay, total[cls[stay]], np.ones(len(stay))),
+            (at[lost], column[lost], -self._cover[lost]),
+            (rank[refuges.row[safe]], refuge, covering(frame, refuges)[safe]),
+            (each, first[1] + cls, np.ones(len(each))),
+            (each, first[4] + each, np.ones(len(each))),
         ]
         rows.block(1.0, lp.INF, entries=entries, count=len(each))
-
-    def _elsewhere(self, arcs: ComponentArcs, which: Positions) -> tuple[Positions, Positions]:
-        """(loss, arc) for some losses and every arc of the class to another site."""
-        losses = self.rowed.losses[which]
-        ends = np.append(arcs.start, arcs.count)
-        cls = losses // self._sites
-        count = ends[cls + 1] - ends[cls]
-        row = np.repeat(np.arange(len(losses)), count)
-        offset = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-        at = ends[cls][row] + offset
-        away = self.frame.site[arcs.group[at]] != (losses % self._sites)[row]
-        return which[row[away]], at[away]
+        mine = np.flatnonzero(total[arcs.row] >= 0)
+        some = np.arange(len(self._summed))
+        entries = [
+            (total[arcs.row[mine]] - first[5], column[mine], -self._cover[mine]),
+            (some, first[5] + some, np.ones(len(some))),
+        ]
+        rows.block(-lp.INF, 0.0, entries=entries, count=len(some))
 
     def solve(self, basis: Basis | None = None) -> MasterPoint:
         """The point of the relaxation as it is."""
@@ -241,13 +261,14 @@ class Master:
             self.group,
             np.arange(frame.stack.limit_kw.size),
             self.rowed.losses,
+            self._summed,
         )
 
     def _row_keys(self) -> tuple[Positions, ...]:
         frame, sites = self.frame, np.arange(self._sites)
         pools = np.arange(len(frame.pool_count))
         own = (np.arange(len(frame.rate)), self.group)
-        return (*own, pools, sites, sites, self.rowed.classes, self.rowed.losses)
+        return (*own, pools, sites, sites, self.rowed.classes, self.rowed.losses, self._summed)
 
     def _basis(self) -> Basis:
         basis = self.highs.getBasis()
