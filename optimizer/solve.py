@@ -18,7 +18,7 @@ from optimizer.milp.constraints_survive import SurvivalCut, survive_one
 from optimizer.milp.elastic import mending_slack, relaxations
 from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import Attempt, attempt, formulate
-from optimizer.milp.highs import Point, PointStatus
+from optimizer.milp.highs import OUTSIDE, Point, PointStatus
 from optimizer.milp.model import Formulation, RowKey
 from optimizer.milp.scale.solve import solve_at_scale, unsuited
 from optimizer.milp.scale.workers import Workers
@@ -48,6 +48,10 @@ LARGE_ARCS = 60_000
 PARTED_ARCS = 300_000
 """From so many arcs one search finds no plan in time; parts of it may."""
 
+PRICED_ARCS = 500
+"""From so many arcs problems whose every site has a fixed price take the tree over arrays: 3 to 8
+times as quick as the plain search there, slower on whole replicas alone."""
+
 
 def solve(
     problem: Problem,
@@ -60,8 +64,9 @@ def solve(
 
     `start` (a greedy or earlier plan) is a first guess. `clock` fills `build_s` and `solve_s`.
     Large problems go to a search that prices arcs, component by component (on `workers`) where
-    that suits them; its outcome lists no arcs. Infeasible ordinary problems come back with what to
-    relax. Raises FatalError if the solver errs.
+    that suits them; its outcome lists no arcs. Which sites to open is found by the same tree where
+    that is the question. Infeasible ordinary problems come back with what to relax. Raises
+    FatalError if the solver errs.
     """
     watch = _Watch(clock)
     large = _solve_large(problem, clock=clock, start=start, workers=workers)
@@ -69,6 +74,12 @@ def solve(
         return replace(large, solve_s=watch.lap_s())
     candidates = find_arcs(problem)
     slack = mending_slack(problem, candidates.arcs)
+    if is_of_sites(problem, candidates.arcs) and not slack:
+        build_s = watch.lap_s()
+        outcome = solve_whole(problem, clock=clock, start=start)
+        if outcome.plan is not None or outcome.status is SolveStatus.NO_PLAN:
+            known = replace(outcome, arcs=candidates.arcs, pruned=candidates.pruned)
+            return replace(known, build_s=build_s, solve_s=watch.lap_s())
     formulation = formulate(problem, candidates.arcs, slack=slack)
     build_s = watch.lap_s()
     groups = [facts.option.group for facts in formulation.inputs.groups.values()]
@@ -98,6 +109,19 @@ def _solve_large(
     if arcs <= PARTED_ARCS:
         return None
     return solve_at_scale(problem, clock=clock, start=start, workers=workers)
+
+
+def is_of_sites(problem: Problem, arcs: tuple[CandidateArc, ...]) -> bool:
+    """Whether what is to be decided is above all which sites open: every site an arc leads to has a
+    fixed price, and no loss of a site is looked at.
+    """
+    priced = {s.site_id for s in problem.fleet.sites if s.fixed_price_usd_per_h > 0}
+    protected = any(one.protected for one in problem.classes)
+    return (
+        len(arcs) >= PRICED_ARCS
+        and not protected
+        and all(arc.group.site_id in priced for arc in arcs)
+    )
 
 
 def arcs_at_most(problem: Problem) -> int:
@@ -141,11 +165,12 @@ class _Search:
         """The best plan of all rounds, with the best bound and the nodes of all."""
         cuts = root_cuts(self.first, self.losses)
         best, guess = None, self.start
-        bound, nodes = -inf, 0
+        bound, nodes, limit = -inf, 0, ""
         for _ in range(_MOST_ROUNDS):
             made = attempt(self._formulation(cuts), presolve=presolve, start=_replicas(guess))
             point = made.point
             bound, nodes = max(bound, point.bound), nodes + point.nodes
+            limit = limit if limit in OUTSIDE else point.hit_limit
             if point.status not in (PointStatus.PROVEN, PointStatus.STOPPED):
                 break
             survived = self._survived(made)
@@ -155,11 +180,13 @@ class _Search:
             new = _violated(survived.cuts, point)
             proven = point.status is PointStatus.PROVEN
             if (proven and not new) or self._is_close(best, bound):
-                return _Found(point=point, plan=_bounded(best, bound), bound=bound, nodes=nodes)
-            if not new or point.hit_limit in ("time_limit_s", "interrupt"):
+                limit = limit if limit in OUTSIDE else ""
+                break
+            if not new or (not proven and point.hit_limit in OUTSIDE):
                 break
             cuts += new
-        limit = point.hit_limit or (_ROUNDS_SPENT if best else "")
+        else:
+            limit = limit or _ROUNDS_SPENT
         plan = _bounded(best, bound, hit_limit=limit) if best else None
         return _Found(point=point, plan=plan, bound=bound, nodes=nodes, hit_limit=limit)
 

@@ -129,16 +129,20 @@ def _replay(graph: _Graph, sources: Positions, rtt_ms: Floats) -> tuple[Floats, 
     reached_ms, degree = rtt_ms.ravel(), np.diff(graph.first)
     order = np.ascontiguousarray(np.argsort(rtt_ms, axis=1, kind="stable").T)
     order += row
+    end = _ends_of_ties(reached_ms[order])
     never = graph.sites * (len(graph.link) + 1)
     turn = np.full(rtt_ms.size, never, dtype=np.int64)
     turn[row + sources] = -1
     via_link = np.full(rtt_ms.size, NOWHERE, dtype=np.int32)
     usd_per_gb = np.zeros(rtt_ms.size)
+    settled = np.zeros(len(row), dtype=np.intp)
+    waiting = np.isfinite(rtt_ms).sum(axis=1) - 1
     for step in range(graph.sites):
-        _settle_earliest(order, step, reached_ms=reached_ms, turn=turn)
-        live = np.flatnonzero(np.isfinite(reached_ms[order[step]]))
+        live = np.flatnonzero(waiting)  # who has reached all sites has nothing left to tell
         if len(live) == 0:
             break
+        late = live[settled[live] <= step]
+        _settle_earliest(order, step, rows=late, settled=settled, end=end, turn=turn, never=never)
         start = order[step, live]
         site = start - row[live]
         edge = runs(graph.first[site], degree[site])
@@ -150,24 +154,44 @@ def _replay(graph: _Graph, sources: Positions, rtt_ms: Floats) -> tuple[Floats, 
         via_link[there] = graph.link[edge]
         usd_per_gb[there] = usd_per_gb[start] + graph.usd_per_gb[edge]
         turn[there] = step * (len(graph.link) + 1) + edge
+        waiting -= np.bincount(there // graph.sites, minlength=len(row))
     return usd_per_gb.reshape(rtt_ms.shape), via_link.reshape(rtt_ms.shape)
 
 
-def _settle_earliest(order: Positions, step: int, *, reached_ms: Floats, turn: Positions) -> None:
-    """Swap into place `step` of each row (column of `order`), of the unsettled sites of smallest
-    RTT, the one whose turn comes first.
+def _ends_of_ties(sorted_ms: Floats) -> Positions:
+    """For each place of each row (column) the place after the last of the same RTT."""
+    count = len(sorted_ms)
+    here = np.arange(1, count + 1)[:, None]
+    is_last = np.ones(sorted_ms.shape, dtype=np.bool_)
+    is_last[:-1] = sorted_ms[1:] != sorted_ms[:-1]
+    ends = np.where(is_last, here, count)
+    return np.minimum.accumulate(ends[::-1], axis=0)[::-1]
+
+
+def _settle_earliest(
+    order: Positions,
+    step: int,
+    *,
+    rows: Positions,
+    settled: Positions,
+    end: Positions,
+    turn: Positions,
+    never: int,
+) -> None:
+    """Bring the tied sites of some rows (columns of `order`) that stand from place `step` on into
+    the order of their turns; `settled` notes how far that is right.
+
+    Turns only grow, so an order once made stays right up to the last site that had a turn; those
+    behind it are reached later, over links of no length.
     """
-    best_ms = reached_ms[order[step]]
-    tied = np.flatnonzero(np.isfinite(best_ms))
-    at = step + 1
-    while at < len(order) and len(tied):
-        other = order[at, tied]
-        same = reached_ms[other] == best_ms[tied]
-        tied, other = tied[same], other[same]
-        here = order[step, tied]
-        sooner = turn[other] < turn[here]
-        order[step, tied[sooner]], order[at, tied[sooner]] = other[sooner], here[sooner]
-        at += 1
+    rows = rows[end[step, rows] > step + 1]
+    if len(rows) == 0:
+        return
+    count = end[step, rows] - step
+    place, row = runs(np.full(len(rows), step), count), np.repeat(rows, count)
+    sites = order[place, row]
+    order[place, row] = sites[np.lexsort((turn[sites], row))]
+    settled[rows] = step + np.bincount(row[turn[sites] < never], minlength=len(settled))[rows]
 
 
 def runs(first: Positions, count: Positions) -> Positions:

@@ -30,6 +30,10 @@ from optimizer.milp.support import (
 )
 from sites.errors import FatalError
 
+TIME_LIMIT, INTERRUPT = "time_limit_s", "interrupt"
+OUTSIDE = (TIME_LIMIT, INTERRUPT)
+"""Limits that do not follow from the problem: a plan says if one cut any part of its search."""
+
 _INT32_MAX = 2_147_483_647
 _START_GAP = 0.0025
 _START_NODES = 100
@@ -60,7 +64,8 @@ class Point:
     """What HiGHS answered. `values[variable][index]`, e.g. ``values["n"]["a/p/v/x1"]``.
 
     Of a horizon, `values` are the first period's and `later` those of the periods after it. `cost`
-    and `bound` in the objective's unit; `hit_limit` names the budget that ended the search.
+    and `bound` in the objective's unit; `hit_limit` names the budget that ended the search, or the
+    time limit where that cut the start of the search short.
     """
 
     status: PointStatus
@@ -152,19 +157,21 @@ def run(
 ) -> Point:
     """Solve once. `start` (replicas by group id, for the first periods) is a first guess that the
     solver completes itself; without one, a large search looks for its own. Relaxation, own start
-    and search are three runs of `time_s`, a quarter of it, and `time_s` at the most.
+    and search are three runs of `time_s`, a quarter of it, and `time_s` at the most. Where time
+    cuts one of the first two short the point names that limit too, even if it is proven: with more
+    time the search would have started elsewhere.
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """
+    relaxing, starting = _fresh(budget), _fresh(_shorter(budget))
     relaxed = None
     if len(integer_columns(compiled.lp)) >= WORTHWHILE_INTEGERS:
-        relaxed = relax(_fresh(budget), compiled.lp, lazy=compiled.lazy)
+        relaxed = relax(relaxing, compiled.lp, lazy=compiled.lazy)
     guess = None
     if start is not None:
         guess = _columns_of(compiled, start)
     elif relaxed is not None:
-        shorter = _fresh(_shorter(budget))
-        guess = restricted_start(shorter, compiled.lp, relaxed=relaxed)
+        guess = restricted_start(starting, compiled.lp, relaxed=relaxed)
     highs = _fresh(budget)
     _must(highs.passModel(compiled.lp), "take the model")
     if relaxed is not None:
@@ -173,7 +180,15 @@ def run(
         index, value = np.array(list(guess), dtype=np.int32), np.array(list(guess.values()))
         _must(highs.setSolution(len(guess), index, value), "take the first guess")
     _must(run_interruptibly(highs), "run")
-    return _answer(highs, compiled)
+    answer = _answer(highs, compiled)
+    if answer.status is not PointStatus.INFEASIBLE and (was_cut(relaxing) or was_cut(starting)):
+        return replace(answer, hit_limit=answer.hit_limit or TIME_LIMIT)
+    return answer
+
+
+def was_cut(highs: Any) -> bool:
+    """Whether a run ended for lack of time."""
+    return bool(highs.getModelStatus() == highspy.HighsModelStatus.kTimeLimit)
 
 
 def _shorter(budget: Budget) -> Budget:
@@ -228,10 +243,10 @@ def _must(status: Any, action: str) -> None:
 
 
 _LIMITS = {
-    highspy.HighsModelStatus.kTimeLimit: "time_limit_s",
+    highspy.HighsModelStatus.kTimeLimit: TIME_LIMIT,
     highspy.HighsModelStatus.kSolutionLimit: "node_limit",
     highspy.HighsModelStatus.kIterationLimit: "iteration_limit",
-    highspy.HighsModelStatus.kInterrupt: "interrupt",
+    highspy.HighsModelStatus.kInterrupt: INTERRUPT,
 }
 _PROVEN = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty)
 _INFEASIBLE = (

@@ -1,35 +1,174 @@
-"""What no plan can undercut: components in whole replicas, at prices of what they share.
+"""What no plan can undercut: components as blocks of whole replicas, at prices of what they share.
 
-Valid at any prices: what a component pays for shared limits beyond their worth is given back in
-`Frame.dual_offset`. The linear relaxation's bound is the same sum with replicas in parts.
+Decides how far each block's bound is taken. Valid at any prices: what a component pays for shared
+limits beyond their worth is given back in `Frame.dual_offset`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
-from optimizer.milp.scale.catalogue import component_arcs
-from optimizer.milp.scale.component import price_bound
+import numpy as np
+
+from optimizer.milp.scale.block import Worth, earned, proven_usd_per_h, take_block
+from optimizer.milp.scale.block_search import relaxed, root_bound, searched
 from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.master import MasterPoint
+from optimizer.milp.scale.region_rows import RegionRows
+from optimizer.milp.scale.regions import (
+    Share,
+    homes,
+    outside,
+    regions_of,
+    share_of,
+    without_limits,
+)
 from optimizer.milp.scale.workers import Workers
+from optimizer.tables import Floats
 
-_NEAR = 3
-_MARGIN = 0.1
-_GAP = 0.002
-_NODES = 5
+_NODES = 1
+_REGION_NODES = 50
+_SUPPORT = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ComponentBound:
+    """Of one component (`at` in `Frame.components`): what it costs at least at the prices (USD/h),
+    and the replicas of its relaxation at them, in parts, over `group`.
+    """
+
+    at: int
+    bound_usd_per_h: float
+    group: Positions
+    replicas: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BlockBound:
+    """A bound (USD/h) for the whole fleet, and what its components came to, largest first."""
+
+    bound_usd_per_h: float
+    components: tuple[ComponentBound, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """A component by itself, and what of it is left beside regions with its shares of them."""
+
+    alone: ComponentBound
+    beside_usd_per_h: float
+    shares: list[tuple[int, Share]]
 
 
 def bound_by_components(
-    frame: Frame, prices: Prices, workers: Workers, *, is_over: Callable[[], bool]
-) -> float:
-    """A proven bound (USD/h); components whose turn comes too late count with parts of replicas."""
+    frame: Frame,
+    point: MasterPoint,
+    workers: Workers,
+    *,
+    gap_usd_per_h: float,
+    is_over: Callable[[], bool],
+) -> BlockBound:
+    """A proven bound from a master's prices and duals, both of any quality.
 
-    def one(classes: Positions) -> float:
-        nodes, near = (1, 0) if is_over() else (_NODES, _NEAR)
-        arcs = component_arcs(frame, classes)
-        bound, perfect = price_bound(
-            frame, arcs, prices, near=near, margin=_MARGIN, gap=_GAP, nodes=nodes
+    A search stops within `gap_usd_per_h` of its optimum. Components whose turn comes after
+    `is_over` count with what the point's own duals prove, and there are no regions then.
+    """
+    prices = settled_prices(frame, point, workers)
+    region = regions_of(frame, point, workers)
+    free = without_limits(frame, prices, region)
+
+    def one(at: int) -> _Part:
+        return _part(
+            frame,
+            replace(point, prices=prices),
+            at,
+            region=region,
+            gap=gap_usd_per_h,
+            is_over=is_over,
         )
-        return max(bound, perfect)
 
-    return sum(workers.map(one, frame.components)) + frame.dual_offset(prices)
+    order = sorted(range(len(frame.components)), key=lambda at: -len(frame.components[at]))
+    parts = workers.map(one, order)
+    alone = sum(part.alone.bound_usd_per_h for part in parts) + frame.dual_offset(prices)
+    replica = np.maximum(0.0, frame.replica_price(free))
+
+    def joint(at: int) -> float:
+        shares = [share for part in parts for where, share in part.shares if where == at]
+        if is_over() or not shares:
+            return -np.inf if is_over() else 0.0
+        model = RegionRows(frame, shares, replica).made()
+        return root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=_REGION_NODES)
+
+    beside = sum(part.beside_usd_per_h for part in parts) + frame.dual_offset(free)
+    beside += sum(workers.map(joint, range(int(region.max()) + 1)))
+    return BlockBound(
+        bound_usd_per_h=max(alone, beside), components=tuple(part.alone for part in parts)
+    )
+
+
+def _part(
+    frame: Frame,
+    point: MasterPoint,
+    at: int,
+    *,
+    region: Positions,
+    gap: float,
+    is_over: Callable[[], bool],
+) -> _Part:
+    classes = frame.components[at]
+    block = take_block(frame, classes, point.prices, point.rowed.losses)
+    worth = _worth(frame, point, classes)
+    bound = proven_usd_per_h(block, worth, earned(block, worth))
+    none = ComponentBound(at=at, bound_usd_per_h=bound, group=block.group[:0], replicas=np.zeros(0))
+    if is_over():
+        return _Part(alone=none, beside_usd_per_h=-np.inf, shares=[])
+    found = relaxed(block, point.group[point.replicas > _SUPPORT])
+    used = found.replicas > _SUPPORT
+    alone = ComponentBound(
+        at=at,
+        bound_usd_per_h=max(bound, found.bound_usd_per_h),
+        group=block.group[used],
+        replicas=found.replicas[used],
+    )
+    home, where = homes(block, region), region[block.site]
+    rest, left = outside(block, found.worth, narrow=home >= 0, away=where >= 0)
+    each = earned(rest, left)
+    proven, demand = proven_usd_per_h(rest, left, each), found.worth.demand
+    if not is_over():
+        mine = replace(
+            found, worth=left, each=each, replicas=np.where(where >= 0, 0.0, found.replicas)
+        )
+        best, paid = searched(rest, mine, gap_usd_per_h=gap, nodes=_NODES)
+        proven, demand = (best, paid) if best > proven else (proven, demand)
+    sold = replace(found.worth, demand=demand)
+    shares = [
+        (int(one), share_of(block, sold, narrow=home == one, here=where == one))
+        for one in np.unique(where[where >= 0])
+    ]
+    return _Part(alone=alone, beside_usd_per_h=proven, shares=shares)
+
+
+def settled_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:
+    """The point's prices, raised on pools whose replicas would all earn, more than the pool holds:
+    there the pool is worth what an accelerator earns at most.
+    """
+
+    def one(classes: Positions) -> tuple[Positions, Floats]:
+        block = take_block(frame, classes, point.prices, point.rowed.losses)
+        return block.group, earned(block, _worth(frame, point, classes)).usd_per_h
+
+    earns = np.zeros(frame.groups)
+    for group, usd_per_h in workers.map(one, frame.components):
+        earns[group] = np.minimum(0.0, usd_per_h)
+    pools = len(frame.pool_count)
+    best = np.zeros(pools)
+    np.minimum.at(best, frame.pool, earns / frame.accelerators)
+    each = np.bincount(frame.pool, earns * frame.most, pools)
+    raised = np.where(best * frame.pool_count > each, -best, 0.0)
+    return replace(point.prices, pool=point.prices.pool + raised)
+
+
+def _worth(frame: Frame, point: MasterPoint, classes: Positions) -> Worth:
+    mine = np.isin(point.rowed.losses // len(frame.budget_kw), classes)
+    return Worth(demand=point.demand[classes], cover=point.cover[classes], loss=point.loss[mine])

@@ -25,11 +25,13 @@ def rearrange(
     *,
     free: NDArray[np.bool_],
     prices: Prices,
+    charged: bool = False,
     gap: float,
     nodes: int,
 ) -> Change | None:
     """The cheapest answer for some classes over the `free` groups and what stands elsewhere, all
-    other classes' traffic standing; None if the search finds none.
+    other classes' traffic standing; None if the search finds none. `charged` makes replicas pay the
+    prices of pools and budgets: who comes early leaves room to who comes later.
     """
     frame = ledger.frame
     arcs = component_arcs(frame, classes)
@@ -57,6 +59,9 @@ def rearrange(
     rows = made.survive_with(ledger.exposure, free=free, replicas=ledger.replicas, shed=shed)
     made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
     replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
+    if charged:
+        replica = replica + frame.accelerators[group] * prices.pool[frame.pool[group]]
+        replica += frame.possible_kw[group] * prices.power[frame.site[group]]
     start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
     answer = made.solve(replica, gap=gap, nodes=nodes, start=start)
     return None if answer.values is None else made.change(answer.values)
@@ -71,14 +76,13 @@ def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:
     return np.unique(found[free[found]])
 
 
-def concerned(ledger: Ledger, *, here: NDArray[np.bool_]) -> Positions:
-    """Classes answered at the sites of a mask, and those shed that could be."""
+def concerned(ledger: Ledger, reach: NDArray[np.bool_], *, here: NDArray[np.bool_]) -> Positions:
+    """Classes answered at the sites of a mask, and those shed that reach one."""
     frame = ledger.frame
     flows = ledger.all_flows()
-    answered = np.unique(flows.cls[here[frame.site[flows.group]]])
-    short = np.flatnonzero(ledger.shed_part > 1e-6)
-    can = [at for at in short.tolist() if here[frame.site[frame.sweep.arcs_of(at).group]].any()]
-    return np.union1d(answered, np.array(can, dtype=np.intp)).astype(np.intp)
+    concerned = reach[:, here].any(axis=1) & (ledger.shed_part > 1e-6)
+    concerned[flows.cls[here[frame.site[flows.group]]]] = True
+    return np.flatnonzero(concerned)
 
 
 def _choose(

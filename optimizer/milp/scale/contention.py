@@ -7,6 +7,8 @@ lacks, the problem's prices say which replicas would help. Other traffic gives w
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from optimizer.milp.scale import lp
@@ -19,14 +21,16 @@ from optimizer.tables import Floats
 _LACKS_USD_PER_H = 1e-3
 
 
-def add_cuts(ledger: Ledger, workers: Workers) -> int:
-    """Give the ledger's exposure the cuts it lacks; how many."""
+def add_cuts(ledger: Ledger, workers: Workers, lots: Sequence[Positions]) -> int:
+    """Give the ledger's exposure the cuts it lacks for lots of classes, each of one component; how
+    many.
+    """
     exposure = ledger.exposure
 
     def one(classes: Positions) -> list[Cut]:
         return _of_component(ledger, np.intersect1d(classes, exposure.classes))
 
-    found = [cut for cuts in workers.map(one, ledger.frame.components) for cut in cuts]
+    found = [cut for cuts in workers.map(one, lots) for cut in cuts]
     exposure.cuts += found
     return len(found)
 

@@ -109,6 +109,11 @@ class Exposure:
         found: Positions = self.entries.group[self.entries.rank == rank]
         return found
 
+    def arcs_of(self, rank: int) -> tuple[Positions, Floats]:
+        """Groups that could answer a rank, and how much of its class a replica takes (`fill`)."""
+        mine = self.entries.rank == rank
+        return self.entries.group[mine], self.entries.fill[mine]
+
     def spare(self, work_price: Floats, count: int) -> Positions:
         """Groups that take each class most cheaply after the loss of its ingress, at a price of
         work: one at each of its `count` cheapest sites.

@@ -184,6 +184,15 @@ class Ledger:
         for at, first, last in zip(change.classes.tolist(), low, high, strict=True):
             self._flows[at] = ordered.only(slice(int(first), int(last)))
 
+    def whole(self) -> Change:
+        """All that stands and flows, as a change that brings it back."""
+        return Change(
+            classes=np.arange(len(self.frame.rate)),
+            group=np.arange(self.frame.groups),
+            replicas=self.replicas.copy(),
+            flows=self.all_flows(),
+        )
+
     def cost_usd_per_h(self) -> float:
         """What everything costs (USD/h)."""
         exposed = self.exposure.usd_per_h(self.shed_part)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.scale.catalogue import next_ingress_arcs
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.tabulate_routes import path_links
 
@@ -21,10 +20,7 @@ def losses_of(frame: Frame) -> Positions:
     classes, part = tables.classes, tables.problem.plan_policy.exposure_part
     none = np.zeros(0, dtype=np.intp)
     protected = np.flatnonzero(classes.protected) if part > 0 else none
-    keys = [
-        at * sites + np.unique(frame.site[frame.sweep.arcs_of(at).group])
-        for at in protected.tolist()
-    ]
+    keys = [at * sites + _sites_of(frame, at) for at in protected.tolist()]
     ends = np.concatenate([none, *keys])
     if len(ends) == 0:
         return ends
@@ -34,18 +30,30 @@ def losses_of(frame: Frame) -> Positions:
     )
     crossed = np.concatenate([tables.links.site_a[link], tables.links.site_b[link]])
     over = np.concatenate([pair, pair])
-    through = np.unique(over * sites + crossed)
-    over, crossed = through // sites, through % sites
     beyond = crossed != target[over]
     key = cls[over[beyond]] * sites + crossed[beyond]
     at = np.minimum(np.searchsorted(ends, key), len(ends) - 1)
-    cut = np.bincount(at[ends[at] == key], minlength=len(ends))
+    # a path touches a site between by two links (its ingress by one: no row of this kind)
+    cut = np.bincount(at[ends[at] == key], minlength=len(ends)) // 2
     reachable = np.bincount(cls, minlength=len(frame.rate))[cls] - 1 - cut
     ingress = frame.ingress[cls]
     safe = ends[(target != ingress) & (reachable > 0)]
-    moving = protected[[next_ingress_arcs(frame, at).count > 0 for at in protected[:, None]]]
+    moving = protected[[_has_next(frame, at) for at in protected.tolist()]]
     found: Positions = np.union1d(safe, moving * sites + frame.ingress[moving])
     return found
+
+
+def _sites_of(frame: Frame, at: int) -> Positions:
+    """Sites a class reaches, ascending."""
+    reached = np.zeros(len(frame.budget_kw), dtype=np.bool_)
+    reached[frame.site[frame.sweep.arcs_of(at).group]] = True
+    return np.flatnonzero(reached)
+
+
+def _has_next(frame: Frame, at: int) -> bool:
+    """Whether a class that loses its ingress reaches another site."""
+    site = frame.site[frame.next_sweep.arcs_of(at).group]
+    return bool((site != frame.ingress[at]).any())
 
 
 def at_ingress(frame: Frame, losses: Positions) -> NDArray[np.bool_]:

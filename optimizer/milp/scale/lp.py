@@ -6,6 +6,7 @@ and a fixed seed; budgets are nodes and gap, never seconds.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,16 @@ from optimizer.tables import Floats
 from sites.errors import FatalError
 
 INF = float("inf")
+
+_STATUS = (
+    highspy.HighsBasisStatus.kLower,
+    highspy.HighsBasisStatus.kBasic,
+    highspy.HighsBasisStatus.kUpper,
+    highspy.HighsBasisStatus.kZero,
+    highspy.HighsBasisStatus.kNonbasic,
+)
+LOWER, BASIC, UPPER = 0, 1, 2
+"""Statuses of a basis, positions in `_STATUS`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,21 +116,110 @@ def make(
     return lp
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Kind:
+    """Columns or rows of one kind: ascending keys that say what they stand for, and the status of
+    those that a basis does not know yet, `fresh` (per key or one for all).
+    """
+
+    keys: NDArray[np.intp]
+    fresh: NDArray[np.int8]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Basis:
+    """A vertex by what its columns and rows stand for: statuses of each kind, by key."""
+
+    columns: tuple[Kind, ...]
+    rows: tuple[Kind, ...]
+
+
+def kind(keys: NDArray[np.intp], fresh: int | NDArray[np.int8]) -> Kind:
+    """One kind of columns or rows; `fresh` is LOWER, BASIC or UPPER."""
+    each = np.broadcast_to(np.asarray(fresh, dtype=np.int8), (len(keys),))
+    return Kind(keys=keys, fresh=each)
+
+
+def basis_of(highs: Any, *, columns: tuple[Kind, ...], rows: tuple[Kind, ...]) -> Basis:
+    """The basis at which an open LP stands."""
+    basis = highs.getBasis()
+    return Basis(columns=_keyed(columns, basis.col_status), rows=_keyed(rows, basis.row_status))
+
+
+def begin(highs: Any, basis: Basis, *, columns: tuple[Kind, ...], rows: tuple[Kind, ...]) -> None:
+    """Let the next run begin at the basis of another LP, over what both have."""
+    begun = highspy.HighsBasis()
+    begun.valid = True
+    begun.col_status = _matched(columns, basis.columns)
+    begun.row_status = _matched(rows, basis.rows)
+    _must(highs.setBasis(begun), "take a basis")
+
+
+def _keyed(kinds: tuple[Kind, ...], statuses: list[Any]) -> tuple[Kind, ...]:
+    ends = np.cumsum([len(one.keys) for one in kinds])
+    codes = np.fromiter(map(int, statuses), dtype=np.int8, count=len(statuses))
+    parts = np.split(codes, ends[:-1])
+    return tuple(Kind(keys=one.keys, fresh=part) for one, part in zip(kinds, parts, strict=True))
+
+
+def _matched(kinds: tuple[Kind, ...], known: tuple[Kind, ...]) -> list[Any]:
+    found: list[int] = []
+    for new, old in zip(kinds, known, strict=True):
+        codes = new.fresh.copy()
+        if len(old.keys):
+            at = np.minimum(np.searchsorted(old.keys, new.keys), len(old.keys) - 1)
+            same = old.keys[at] == new.keys
+            codes[same] = old.fresh[at[same]]
+        found += codes.tolist()
+    return [_STATUS[code] for code in found]
+
+
 def opened(lp: Any) -> Any:
     """A HiGHS object that holds an LP and keeps its basis from run to run."""
     highs = highspy.Highs()
-    for name, value in {"output_flag": False, "threads": 1}.items():
+    for name, value in {"output_flag": False, "threads": 1, "presolve": "off"}.items():
         _must(highs.setOptionValue(name, value), f"set {name}")
     _must(highs.passModel(lp), "take the model")
     return highs
 
 
-def run(highs: Any) -> None:
-    """Run to an optimum. Raises FatalError if HiGHS errs or finds none."""
-    _must(highs.run(), "run")
-    status = highs.getModelStatus()
-    if status != highspy.HighsModelStatus.kOptimal:
-        raise FatalError(f"HiGHS stopped a relaxation with {status}; report the problem")
+def run(highs: Any) -> bool:
+    """Run to an optimum; False if a limit or an interrupt came before there was one.
+
+    A run that fails is done once more from no basis. Raises FatalError if that finds no optimum
+    either.
+    """
+    stopped = (highspy.HighsModelStatus.kInterrupt, highspy.HighsModelStatus.kIterationLimit)
+    for _ in range(2):
+        failed = highs.run() == highspy.HighsStatus.kError
+        status = highs.getModelStatus()
+        if not failed and status == highspy.HighsModelStatus.kOptimal:
+            return True
+        if status in stopped:
+            return False
+        _must(highs.clearSolver(), "forget a basis")
+    raise FatalError(f"HiGHS stopped a relaxation with {status}; report the problem")
+
+
+def must_run(highs: Any) -> None:
+    """Run an LP without limits to an optimum. Raises FatalError if there is none."""
+    if not run(highs):
+        raise FatalError("HiGHS stopped a relaxation that has no limit; report the problem")
+
+
+def limit(highs: Any, *, pivots: int) -> None:
+    """Stop runs of an open LP after so many simplex pivots."""
+    _must(highs.setOptionValue("simplex_iteration_limit", pivots), "set the pivots")
+
+
+def interruptible(highs: Any, is_over: Callable[[], bool]) -> None:
+    """Let runs of an open LP stop once `is_over` says so."""
+
+    def ask(event: Any) -> None:
+        if is_over():
+            event.interrupt()
+
+    highs.cbSimplexInterrupt.subscribe(ask)
 
 
 def bounds(highs: Any, columns: NDArray[np.int32], lower: Floats, upper: Floats) -> None:

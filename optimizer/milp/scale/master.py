@@ -10,12 +10,10 @@ replicas; both are added only where a point breaks them. Which arcs it has is `p
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-import highspy
 import numpy as np
-from numpy.typing import NDArray
 
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import ComponentArcs
@@ -56,15 +54,7 @@ class MasterPoint:
     demand: Floats
     cover: Floats
     loss: Floats
-    basis: Basis
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Basis:
-    """HiGHS's basis by what columns and rows stand for."""
-
-    columns: tuple[tuple[NDArray[np.intp], NDArray[Any]], ...]
-    rows: tuple[tuple[NDArray[np.intp], NDArray[Any]], ...]
+    basis: lp.Basis | None
 
 
 def covering(frame: Frame, arcs: ComponentArcs) -> Floats:
@@ -89,6 +79,7 @@ class Master:
         self.refuges = refuges
         self.group = np.union1d(arcs.group, refuges.group)
         self._place = np.searchsorted(self.group, arcs.group)
+        self._busy = np.bincount(self._place, minlength=len(self.group)) > 0
         self._cover = covering(frame, arcs)
         self._sites = len(frame.budget_kw)
         staying = rowed.losses[~at_ingress(frame, rowed.losses)]
@@ -132,12 +123,20 @@ class Master:
                     frame.most[self.group],
                     frame.stack.limit_kw.ravel(),
                     np.full(len(classes), _AMPLE),
-                    np.full(len(self._summed), lp.INF),
+                    self._ample_sums(),
                 ]
             ),
             rows=rows.rows(),
         )
         self.highs = lp.opened(model)
+
+    def _ample_sums(self) -> Floats:
+        """More than what all replicas of each class in `_summed` cover."""
+        arcs = self.arcs
+        whole = self._cover * self.frame.most[arcs.group]
+        ample = np.full(len(self._summed), _AMPLE)
+        ample += np.bincount(arcs.row, whole, len(self.frame.rate))[self._summed]
+        return ample
 
     def _own_rows(self, rows: lp.RowBuilder) -> None:
         arcs, at = self.arcs, np.arange(self.arcs.count)
@@ -220,15 +219,35 @@ class Master:
         ]
         rows.block(-lp.INF, 0.0, entries=entries, count=len(some))
 
-    def solve(self, basis: Basis | None = None) -> MasterPoint:
+    def solve(self, basis: lp.Basis | None = None) -> MasterPoint:
         """The point of the relaxation as it is."""
+        self._begin(basis)
+        lp.must_run(self.highs)
+        return self._point()
+
+    def attempt(
+        self, basis: lp.Basis | None, *, is_over: Callable[[], bool], work: float | None = None
+    ) -> MasterPoint | None:
+        """The point, or None if time or `work` (pivots times rows) ran out before there was one."""
+        self._begin(basis)
+        lp.interruptible(self.highs, is_over)
+        if work is not None:
+            lp.limit(self.highs, pivots=int(work / self.highs.getNumRow()))
+        return self._point() if lp.run(self.highs) else None
+
+    def work(self) -> float:
+        """Pivots times rows of the last run."""
+        return float(max(0, self.highs.getInfo().simplex_iteration_count) * self.highs.getNumRow())
+
+    def _begin(self, basis: lp.Basis | None) -> None:
         if basis is not None:
-            self._begin(basis)
-        lp.run(self.highs)
+            lp.begin(self.highs, basis, columns=self._columns(), rows=self._rows())
+
+    def _point(self) -> MasterPoint:
         frame = self.frame
         solution = self.highs.getSolution()
         value, dual = np.array(solution.col_value), np.array(solution.row_dual)
-        counts = [len(keys) for keys in self._row_keys()]
+        counts = [len(one.keys) for one in self._rows()]
         parts = np.split(dual, np.cumsum(counts)[:-1])
         cover = np.zeros(len(frame.rate))
         cover[self.rowed.classes] = np.maximum(0.0, parts[5])
@@ -250,40 +269,33 @@ class Master:
             demand=parts[0],
             cover=cover,
             loss=np.maximum(0.0, parts[6]),
-            basis=self._basis(),
+            basis=lp.basis_of(self.highs, columns=self._columns(), rows=self._rows()),
         )
 
-    def _column_keys(self) -> tuple[Positions, ...]:
+    def _columns(self) -> tuple[lp.Kind, ...]:
+        """What columns stand for. New replicas follow their traffic, sums what they add up."""
         frame, arcs = self.frame, self.arcs
         return (
-            arcs.row * frame.groups + arcs.group,
-            np.arange(len(frame.rate)),
-            self.group,
-            np.arange(frame.stack.limit_kw.size),
-            self.rowed.losses,
-            self._summed,
+            lp.kind(arcs.row * frame.groups + arcs.group, lp.LOWER),
+            lp.kind(np.arange(len(frame.rate)), lp.LOWER),
+            lp.kind(self.group, np.where(self._busy, lp.BASIC, lp.LOWER)),
+            lp.kind(np.arange(frame.stack.limit_kw.size), lp.LOWER),
+            lp.kind(self.rowed.losses, lp.LOWER),
+            lp.kind(self._summed, lp.BASIC),
         )
 
-    def _row_keys(self) -> tuple[Positions, ...]:
+    def _rows(self) -> tuple[lp.Kind, ...]:
         frame, sites = self.frame, np.arange(self._sites)
-        pools = np.arange(len(frame.pool_count))
-        own = (np.arange(len(frame.rate)), self.group)
-        return (*own, pools, sites, sites, self.rowed.classes, self.rowed.losses, self._summed)
-
-    def _basis(self) -> Basis:
-        basis = self.highs.getBasis()
-        return Basis(
-            columns=_keyed(self._column_keys(), basis.col_status),
-            rows=_keyed(self._row_keys(), basis.row_status),
+        return (
+            lp.kind(np.arange(len(frame.rate)), lp.BASIC),
+            lp.kind(self.group, np.where(self._busy, lp.UPPER, lp.BASIC)),
+            lp.kind(np.arange(len(frame.pool_count)), lp.BASIC),
+            lp.kind(sites, lp.BASIC),
+            lp.kind(sites, lp.BASIC),
+            lp.kind(self.rowed.classes, lp.BASIC),
+            lp.kind(self.rowed.losses, lp.BASIC),
+            lp.kind(self._summed, lp.UPPER),
         )
-
-    def _begin(self, basis: Basis) -> None:
-        status = highspy.HighsBasisStatus
-        begin = highspy.HighsBasis()
-        begin.valid = True
-        begin.col_status = _matched(self._column_keys(), basis.columns, status.kLower)
-        begin.row_status = _matched(self._row_keys(), basis.rows, status.kBasic)
-        self.highs.setBasis(begin)
 
 
 def broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
@@ -306,27 +318,3 @@ def broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
     short = np.union1d(short[np.isin(short, losses)], moved[lacks[moved // sites]])
     found = np.union1d(short, point.rowed.losses)
     return Rowed(classes=classes.astype(np.intp), losses=found.astype(np.intp))
-
-
-def _keyed(
-    keys: tuple[Positions, ...], status: list[Any]
-) -> tuple[tuple[NDArray[np.intp], NDArray[Any]], ...]:
-    ends = np.cumsum([len(one) for one in keys])
-    parts = np.split(np.array(status, dtype=object), ends[:-1])
-    return tuple(zip(keys, parts, strict=True))
-
-
-def _matched(
-    keys: tuple[Positions, ...],
-    known: tuple[tuple[NDArray[np.intp], NDArray[Any]], ...],
-    otherwise: Any,
-) -> list[Any]:
-    status: list[Any] = []
-    for new, (old, values) in zip(keys, known, strict=True):
-        at = np.minimum(np.searchsorted(old, new), max(0, len(old) - 1))
-        found = np.full(len(new), otherwise, dtype=object)
-        if len(old):
-            same = old[at] == new
-            found[same] = values[at[same]]
-        status += found.tolist()
-    return status

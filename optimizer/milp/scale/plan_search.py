@@ -1,8 +1,8 @@
-"""A plan made better a neighbourhood at a time: a few sites over all services, then one component
-over all sites, each while everything else stands.
+"""A plan made better a neighbourhood at a time: one component over all sites, or a few sites over
+all services, each while everything else stands.
 
-Decides which neighbourhoods, in what order. First the sites around classes that are shed or
-exposed, the dearest first; then all sites; then components. A change is kept if the whole gets
+Decides which neighbourhoods, in what order: lots of classes of one component; the sites around
+classes that are shed or exposed, the dearest first; all sites. A change is kept if the whole gets
 cheaper. Jobs of one batch look at the same ledger, so the answer does not depend on how many
 workers there are; one that no longer fits after its batch-mates is placed again alone.
 """
@@ -15,8 +15,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.scale.catalogue import ComponentArcs
+from optimizer.milp.scale.catalogue import (
+    ComponentArcs,
+    cheapest,
+    component_arcs,
+    full_price,
+    next_ingress_arcs,
+)
 from optimizer.milp.scale.cluster import concerned, rearrange
+from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
 from optimizer.milp.scale.workers import Workers
@@ -25,7 +32,13 @@ from optimizer.tables import Floats
 BATCH = 2
 """Jobs that look at the same ledger."""
 
+LOT = 600
+"""Classes of one component placed at once, at most."""
+
 _PAIN_USD_PER_H = 1e-3
+_DOORS = 8
+_AGAIN = 2
+_DUST = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,14 +52,16 @@ class Effort:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Search:
-    """What every step needs: the prices, groups that may get a first replica, which sites share
-    classes (`near[site, site]`), who works, when to stop.
+    """What every step needs: the prices, groups that may get a first replica (`worth`, which
+    grows), the sites a class reaches (`reach[class, site]`), which sites share classes
+    (`near[site, site]`), who works, when to stop.
     """
 
     frame: Frame
     ledger: Ledger
     prices: Prices
     worth: NDArray[np.bool_]
+    reach: NDArray[np.bool_]
     near: Floats
     workers: Workers
     is_over: Callable[[], bool]
@@ -54,10 +69,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """Classes to place anew, and the groups whose replicas may change."""
+    """Classes to place anew, and the groups whose replicas may change; `charged` as in
+    `rearrange`.
+    """
 
     classes: Positions
     free: NDArray[np.bool_]
+    charged: bool = False
 
 
 def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
@@ -73,10 +91,7 @@ def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
 def mend(search: Search, *, effort: Effort) -> float:
     """Place the sites around shed and exposed classes anew, the dearest first; USD/h saved."""
     frame, exposure, shed = search.frame, search.ledger.exposure, search.ledger.shed_part
-    unserved, exposed = shed * frame.shed_usd_per_h, exposure.each_usd_per_h(shed)
-    for (_, rank), lacks in exposure.beyond(shed).items():
-        exposed[rank] += lacks
-    pain = np.concatenate([unserved, exposed])
+    pain = np.concatenate([shed * frame.shed_usd_per_h, _exposed(search.ledger)])
     order = np.lexsort((np.arange(len(pain)), -pain))
     hurt = order[pain[order] > _PAIN_USD_PER_H].tolist()
     count = len(frame.rate)
@@ -93,21 +108,83 @@ def renew(search: Search, *, turn: int, effort: Effort) -> float:
 
 
 def renew_components(search: Search, *, effort: Effort) -> float:
-    """Place each component anew at all its sites; USD/h saved."""
-    frame = search.frame
-    jobs = []
+    """Place each component anew at all its sites, in lots, with what its protected classes lack
+    together when a site is lost; USD/h saved.
+    """
+    frame, ledger = search.frame, search.ledger
+    before = ledger.cost_usd_per_h()
+    pending = lots(frame, np.arange(len(frame.rate)))
+    for first in range(0, len(pending), BATCH):
+        some = pending[first : first + BATCH]
+        for _ in range(1 + _AGAIN):
+            if not some or search.is_over():
+                break
+            stands = ledger.replicas > 0
+            jobs = []
+            for classes in some:
+                mine = np.zeros(frame.groups, dtype=np.bool_)
+                mine[component_arcs(frame, classes).group] = True
+                mine[next_ingress_arcs(frame, classes).group] = True
+                jobs.append(Job(classes=classes, free=mine & (search.worth | stands)))
+            step(search, jobs, effort)
+            some = [one for one in some if add_cuts(ledger, search.workers, [one])]
+    return before - ledger.cost_usd_per_h()
+
+
+def lots(frame: Frame, classes: Positions) -> list[Positions]:
+    """Some classes by component, largest components first, in lots of neighbours."""
+    found = []
+    for component in frame.components:
+        mine = np.intersect1d(component, classes)
+        order = mine[np.lexsort((mine, frame.ingress[mine]))]
+        count = -(-len(mine) // LOT)
+        found += [np.sort(lot) for lot in np.array_split(order, count)] if count else []
+    weight = np.array([-float(frame.shed_usd_per_h[lot].sum()) for lot in found])
+    return [found[at] for at in np.lexsort((np.arange(len(found)), weight))]
+
+
+def sites_in_reach(frame: Frame) -> NDArray[np.bool_]:
+    """`reach[class, site]`: whether a class has an arc to a site."""
+    reach = np.zeros((len(frame.rate), len(frame.budget_kw)), dtype=np.bool_)
     for classes in frame.components:
-        mine = np.zeros(frame.groups, dtype=np.bool_)
-        mine[search.ledger.flows_of(classes).group] = True
-        for at in classes.tolist():
-            mine[frame.sweep.arcs_of(at).group] = True
-        jobs.append((classes, mine))
-    before = search.ledger.cost_usd_per_h()
-    for first in range(0, len(jobs), BATCH):
-        stands = search.ledger.replicas > 0
-        some = jobs[first : first + BATCH]
-        _step(search, [Job(classes=c, free=m & (search.worth | stands)) for c, m in some], effort)
-    return before - search.ledger.cost_usd_per_h()
+        arcs = component_arcs(frame, classes)
+        reach[classes[arcs.row], frame.site[arcs.group]] = True
+    return reach
+
+
+def has_room(ledger: Ledger) -> NDArray[np.bool_]:
+    """Groups of which one replica more would fit."""
+    frame, used = ledger.frame, ledger.used
+    left = frame.pool_count - used.accelerators
+    left_kw = frame.budget_kw - used.possible_kw
+    fits: NDArray[np.bool_] = frame.most > ledger.replicas
+    fits &= left[frame.pool] >= frame.accelerators - 1e-6
+    fits &= left_kw[frame.site] >= frame.possible_kw - 1e-6
+    return fits
+
+
+def open_doors(search: Search) -> None:
+    """What is shed or exposed may go to its cheapest few groups with room, wherever they are."""
+    frame, ledger = search.frame, search.ledger
+    room, exposure = has_room(ledger), ledger.exposure
+    work_price, replica = frame.work_price(search.prices), frame.replica_price(search.prices)
+    shed = np.flatnonzero(ledger.shed_part > _DUST)
+    arcs = component_arcs(frame, shed)
+    fits = room[arcs.group]
+    price = np.where(fits, full_price(frame, arcs, work_price), np.inf)
+    search.worth[arcs.group[cheapest(arcs, price, _DOORS) & fits]] = True
+    for rank in np.flatnonzero(_exposed(ledger) > _PAIN_USD_PER_H).tolist():
+        group, fill = exposure.arcs_of(rank)
+        group, fill = group[room[group]], fill[room[group]]
+        price = replica[group] * np.maximum(1.0, 1.0 / np.maximum(fill, 1e-9))
+        search.worth[group[np.lexsort((group, price))[:_DOORS]]] = True
+
+
+def _exposed(ledger: Ledger) -> Floats:
+    exposed = ledger.exposure.each_usd_per_h(ledger.shed_part)
+    for (_, rank), lacks in ledger.exposure.beyond(ledger.shed_part).items():
+        exposed[rank] += lacks
+    return exposed
 
 
 def _around(
@@ -164,14 +241,14 @@ def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) 
             here = np.zeros(len(frame.budget_kw), dtype=np.bool_)
             here[sites] = True
             free = here[frame.site] & (search.worth | (ledger.replicas > 0)) & (frame.most > 0)
-            classes = concerned(ledger, here=here)
+            classes = concerned(ledger, search.reach, here=here)
             if len(classes):
                 jobs.append(Job(classes=classes, free=free))
-        _step(search, jobs, effort)
+        step(search, jobs, effort)
     return before - ledger.cost_usd_per_h()
 
 
-def _step(search: Search, jobs: list[Job], effort: Effort) -> None:
+def step(search: Search, jobs: list[Job], effort: Effort) -> None:
     """Search some neighbourhoods of the same ledger, then take what they found in order."""
     if search.is_over():
         return
@@ -183,6 +260,7 @@ def _step(search: Search, jobs: list[Job], effort: Effort) -> None:
             job.classes,
             free=job.free,
             prices=search.prices,
+            charged=job.charged,
             gap=effort.gap,
             nodes=effort.nodes,
         )

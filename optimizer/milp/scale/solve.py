@@ -15,9 +15,9 @@ import numpy as np
 from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
+from optimizer.milp.scale.building import build
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.converge import converge
-from optimizer.milp.scale.diving import change_of, dive
 from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.plan_search import (
@@ -25,8 +25,10 @@ from optimizer.milp.scale.plan_search import (
     Search,
     mend,
     nearness,
+    open_doors,
     renew,
     renew_components,
+    sites_in_reach,
 )
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.to_plan import plan_of, take_up
@@ -46,10 +48,9 @@ from sites.units import MS_PER_S
 METHOD_LP = "scale: relaxation with whole-replica rows, priced over all arcs"
 METHOD_MIP = "scale: components in whole replicas at shared prices"
 _STEPS = 200
-_PASSES = 6
+_PASSES = 8
 _SITES = 6
 _ROUGH_SITES = 4
-_ROUGH_PASSES = 4
 _NODES = 20
 _SLIVER = 1e-6
 _SPARE_SITES = 3
@@ -81,7 +82,7 @@ def solve_at_scale(
     start: Plan | None = None,
     workers: Workers | None = None,
 ) -> Outcome:
-    """A checked plan with a proven gap. `start` (an earlier plan) takes the place of the dive.
+    """A checked plan with a proven gap. `start` (an earlier plan) stands at first.
 
     `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
     what is not placed when time runs out is shed.
@@ -109,49 +110,54 @@ def solve_at_scale(
         ledger=ledger,
         prices=point.prices,
         worth=worth,
+        reach=sites_in_reach(frame),
         near=nearness(frame, point.arcs),
         workers=hands,
         is_over=is_over,
     )
-    if start is None:
-        ledger.put(change_of(frame, dive(point, frame, is_over=is_over)))
-    else:
+    if start is not None:
         take_up(ledger, start)
-    bound, method = _search(search, bound, gap_limit=gap_limit)
+    build(search, effort=Effort(sites=_SITES, gap=2 * gap_limit, nodes=1))
+    method = METHOD_LP
+    if relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit and not is_over():
+        blocks = bound_by_components(
+            frame,
+            point,
+            hands,
+            gap_usd_per_h=gap_limit / 10 * bound / len(frame.components),
+            is_over=is_over,
+        )
+        if blocks.bound_usd_per_h > bound:
+            bound, method = blocks.bound_usd_per_h, METHOD_MIP
+    _search(search, bound, gap_limit=gap_limit)
     trim_links(ledger)
     return _judged(problem, ledger, bound=bound, method=method, is_over=is_over())
 
 
-def _search(search: Search, bound: float, *, gap_limit: float) -> tuple[float, str]:
-    """Passes over the plan until it is within the gap of the bound or nothing saves any more; the
-    best bound and how it was proven.
+def _search(search: Search, bound: float, *, gap_limit: float) -> None:
+    """Passes over the plan until it is within the gap of the bound or nothing saves any more; what
+    classes lack together is known after each pass, so the cheapest plan seen so far is kept.
     """
-    ledger = search.ledger
-
-    def gap() -> float:
-        return relative_gap(ledger.cost_usd_per_h(), bound)
-
-    # what is shed or exposed costs so much that rough answers around it come first
-    rough = Effort(sites=_ROUGH_SITES, gap=2 * gap_limit, nodes=1)
-    for _ in range(_ROUGH_PASSES):
-        new = add_cuts(ledger, search.workers)
-        saved = mend(search, effort=rough)
-        if search.is_over() or (new == 0 and saved <= gap_limit * abs(ledger.cost_usd_per_h())):
+    ledger, lots_of = search.ledger, search.frame.components
+    best, least = ledger.whole(), np.inf
+    for turn in range(_PASSES + 1):
+        add_cuts(ledger, search.workers, lots_of)
+        cost = ledger.cost_usd_per_h()
+        saved = least - cost
+        if saved > 0:
+            best, least = ledger.whole(), cost
+        if relative_gap(least, bound) <= gap_limit or search.is_over() or turn == _PASSES:
             break
-    for turn in range(_PASSES):
-        add_cuts(ledger, search.workers)
-        if gap() <= gap_limit or search.is_over():
-            break
-        effort = Effort(sites=_SITES, gap=gap_limit / 2, nodes=_NODES * (turn + 1))
-        saved = mend(search, effort=effort) + renew(search, turn=turn, effort=effort)
-        if turn % 2 == 1:
-            saved += renew_components(search, effort=effort)
-            if saved <= _WORTHWHILE * gap_limit * abs(ledger.cost_usd_per_h()):
-                break
-    if gap() <= gap_limit or search.is_over():
-        return bound, METHOD_LP
-    whole = bound_by_components(search.frame, search.prices, search.workers, is_over=search.is_over)
-    return (whole, METHOD_MIP) if whole > bound else (bound, METHOD_LP)
+        tired = saved <= _WORTHWHILE * gap_limit * abs(cost)
+        open_doors(search)
+        rough = Effort(sites=_ROUGH_SITES, gap=2 * gap_limit, nodes=1)
+        fine = Effort(sites=_SITES, gap=gap_limit / 2, nodes=_NODES * (turn + 1))
+        renew_components(search, effort=fine if tired else rough)
+        if tired:
+            renew(search, turn=turn, effort=fine)
+        open_doors(search)
+        mend(search, effort=fine if tired else rough)
+    ledger.put(best)
 
 
 def _judged(

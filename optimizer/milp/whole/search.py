@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.milp.arrays import Matrix
+from optimizer.milp.highs import INTERRUPT, TIME_LIMIT
 from optimizer.milp.whole.choice import first_columns
 from optimizer.milp.whole.cuts import Separator
 from optimizer.milp.whole.matrix import Whole, take_whole
@@ -27,9 +28,6 @@ _CUT_ROUNDS = 30
 _CUT_PART = 0.01
 """Rounds of cuts at the root end when one moves the bound by less than this part of all."""
 
-_FIRST_TIME = 0.25
-"""Part of the time limit that the first point may take."""
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Searched:
@@ -45,6 +43,8 @@ def search(
     """The best point of a matrix within the policy's gap and nodes.
 
     `guess` holds values by column of the matrix, those of whole columns are tried as a point.
+    Whatever time cuts short, the answer says so. An interrupt ends the search with its best point;
+    raises KeyboardInterrupt where there is none yet.
     """
     whole = take_whole(matrix)
     relaxation = Relaxation(whole, first=first_columns(matrix))
@@ -52,18 +52,49 @@ def search(
     found = Found(bound=root.bound)
     if root.is_empty:
         return Searched(found=found)
-    gap = policy.gap_limit * _SEARCHED_GAP
-    tree = Tree(relaxation, found=found, gap=gap)
-    tried = None if guess is None else _within(whole, guess)
-    if tried is not None:
-        tree.offer(tried)
+    tree = Tree(relaxation, found=found, gap=policy.gap_limit * _SEARCHED_GAP)
+    asked = _Asked(is_over)
+    try:
+        _from_the_root(
+            tree, matrix, root, policy=policy, is_over=asked, guess=_within(whole, guess)
+        )
+    except KeyboardInterrupt:
+        if found.values is None:
+            raise
+        return Searched(found=found, hit_limit=INTERRUPT)
+    hit = TIME_LIMIT if asked.was_over else "" if tree.is_done else "node_limit"
+    return Searched(found=found, hit_limit=hit)
+
+
+class _Asked:
+    """Asks whether time is over and remembers if it ever was: then something was left out."""
+
+    def __init__(self, is_over: Callable[[], bool]) -> None:
+        self._is_over = is_over
+        self.was_over = False
+
+    def __call__(self) -> bool:
+        self.was_over = self.was_over or self._is_over()
+        return self.was_over
+
+
+def _from_the_root(
+    tree: Tree,
+    matrix: Matrix,
+    root: Relaxed,
+    *,
+    policy: PlanPolicy,
+    is_over: Callable[[], bool],
+    guess: Floats | None,
+) -> None:
+    """First points, cuts at the root, then the tree."""
+    relaxation, found = tree.relaxation, tree.found
+    whole = relaxation.whole
+    if guess is not None:
+        tree.offer(guess)
     if not is_over():
         first = restricted_search(
-            relaxation,
-            gap=gap / 2,
-            seed=policy.seed,
-            time_s=policy.time_limit_s * _FIRST_TIME,
-            guess=tried,
+            relaxation, gap=tree.gap / 2, seed=policy.seed, is_over=is_over, guess=guess
         )
         if first is not None:
             tree.offer(first)
@@ -73,8 +104,6 @@ def search(
         )
         found.bound = max(found.bound, min(root.bound, tree.cutoff))
     tree.search(nodes=policy.node_limit, is_over=is_over)
-    hit = "" if tree.is_done else "time_limit_s" if is_over() else "node_limit"
-    return Searched(found=found, hit_limit=hit)
 
 
 def tighten(
@@ -95,8 +124,10 @@ def tighten(
     return root
 
 
-def _within(whole: Whole, guess: Floats) -> Floats:
+def _within(whole: Whole, guess: Floats | None) -> Floats | None:
     """A guess at the matrix's columns as one at all columns, counts at their most."""
+    if guess is None:
+        return None
     values = whole.upper.copy()
     values[: len(guess)] = guess
     clipped: Floats = np.clip(values, whole.lower, whole.upper)

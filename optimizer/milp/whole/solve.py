@@ -15,7 +15,7 @@ import numpy as np
 from optimizer.costs import relative_gap
 from optimizer.milp.arrays import Matrix, compile_arrays
 from optimizer.milp.constraints_survive import SurvivalCut
-from optimizer.milp.highs import Point
+from optimizer.milp.highs import INTERRUPT, OUTSIDE, Point
 from optimizer.milp.survive import Losses
 from optimizer.milp.whole.search import search
 from optimizer.milp.whole.to_plan import plan_of
@@ -77,31 +77,58 @@ def solve_whole(
         reach=Reach(problem),
         is_over=is_over,
     )
-    losses: Losses | None = None
-    cuts: tuple[SurvivalCut, ...] = ()
-    best, bound, nodes, hit = None, -float("inf"), 0, "survival_rounds"
-    for _ in range(_MOST_ROUNDS):
-        matrix = compile_arrays(tables, asked.arcs, cuts=cuts)
-        made = _search(asked, matrix, start=start)
-        bound, nodes, hit = max(bound, made.bound), nodes + made.nodes, made.hit_limit
-        if made.is_empty:
-            return _no_plan(SolveStatus.INFEASIBLE, bound, nodes, "infeasible: no plan fits")
-        if made.plan is None or made.point is None:
-            break
-        if losses is None:
-            groups = [tables.group(int(at)) for at in matrix.horizon[0].placeable.group]
-            losses = Losses(asked.reach, groups)
-        survived = losses.survive(made.plan)
-        start = survived.plan
-        if best is None or _cost(survived.plan) < _cost(best):
-            best = survived.plan
-        new = tuple(cut for cut in survived.cuts if _is_broken(cut, made.point))
-        if hit or not new or _gap(best, bound) <= problem.plan_policy.gap_limit:
-            break
-        cuts, hit = cuts + new, "survival_rounds"
-    if best is None:
+    rounds = _Rounds(asked, start=start)
+    try:
+        rounds.run()
+    except KeyboardInterrupt:
+        if rounds.best is None:
+            raise
+        rounds.hit_limit = INTERRUPT
+    bound, nodes, hit = rounds.bound, rounds.nodes, rounds.hit_limit
+    if rounds.is_empty:
+        return _no_plan(SolveStatus.INFEASIBLE, bound, nodes, "infeasible: no plan fits")
+    if rounds.best is None:
         return _no_plan(SolveStatus.NO_PLAN, bound, nodes, f"no plan found before {hit} was spent")
-    return _judged(problem, best, bound=bound, nodes=nodes, hit_limit=hit)
+    return _judged(problem, rounds.best, bound=bound, nodes=nodes, hit_limit=hit)
+
+
+class _Rounds:
+    """Search, ask every loss, cut, search again; what is known at any moment is its state."""
+
+    def __init__(self, asked: _Asked, *, start: Plan | None) -> None:
+        self._asked, self._start = asked, start
+        self.best: Plan | None = None
+        self.bound, self.nodes, self.hit_limit = -float("inf"), 0, ""
+        self.is_empty = False
+
+    def run(self) -> None:
+        """Until no loss asks for more than the point pays for it, or a limit is hit."""
+        asked = self._asked
+        gap_limit = asked.problem.plan_policy.gap_limit
+        losses: Losses | None = None
+        cuts: tuple[SurvivalCut, ...] = ()
+        for _ in range(_MOST_ROUNDS):
+            matrix = compile_arrays(asked.tables, asked.arcs, cuts=cuts)
+            made = _search(asked, matrix, start=self._start)
+            self._note(made)
+            if made.plan is None or made.point is None:
+                return
+            if losses is None:
+                groups = [asked.tables.group(int(at)) for at in matrix.horizon[0].placeable.group]
+                losses = Losses(asked.reach, groups)
+            survived = losses.survive(made.plan)
+            self._start = survived.plan
+            if self.best is None or _cost(survived.plan) < _cost(self.best):
+                self.best = survived.plan
+            new = tuple(cut for cut in survived.cuts if _is_broken(cut, made.point))
+            if self.hit_limit or not new or _gap(self.best, self.bound) <= gap_limit:
+                return
+            cuts += new
+        self.hit_limit = "survival_rounds"
+
+    def _note(self, made: _Round) -> None:
+        self.bound, self.nodes = max(self.bound, made.bound), self.nodes + made.nodes
+        self.hit_limit, self.is_empty = made.hit_limit, made.is_empty
 
 
 def _search(asked: _Asked, matrix: Matrix, *, start: Plan | None) -> _Round:
@@ -145,7 +172,7 @@ def _is_broken(cut: SurvivalCut, point: Point) -> bool:
 def _judged(problem: Problem, plan: Plan, *, bound: float, nodes: int, hit_limit: str) -> Outcome:
     bound = min(bound, _cost(plan))
     gap = relative_gap(_cost(plan), bound)
-    if gap <= problem.plan_policy.gap_limit:
+    if gap <= problem.plan_policy.gap_limit and hit_limit not in OUTSIDE:
         hit_limit = ""
     plan = replace(plan, bound_usd_per_h=bound, gap=gap, hit_limit=hit_limit)
     violations = check_plan(problem, plan)

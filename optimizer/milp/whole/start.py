@@ -1,11 +1,13 @@
 """A first plan from HiGHS's own search over what relaxations used.
 
 Decides which whole columns may leave zero: those some relaxation used. The answer is only a guess
-at whole values; the tree tries it against all rows and columns.
+at whole values; the tree tries it against all rows and columns. Its budget is nodes and looks (how
+often HiGHS asks whether to go on, the same each time), so that it repeats itself.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import highspy
@@ -15,13 +17,27 @@ from optimizer.milp.whole.relaxation import Relaxation
 from optimizer.tables import Floats
 
 _NODES = 200
+_LOOKS = 1_000
+"""A few dozen a second on relaxations of 10 000 columns; most searches end long before."""
 
 
 def restricted_search(
-    relaxation: Relaxation, *, gap: float, seed: int, time_s: float, guess: Floats | None = None
+    relaxation: Relaxation,
+    *,
+    gap: float,
+    seed: int,
+    is_over: Callable[[], bool],
+    guess: Floats | None = None,
 ) -> Floats | None:
     """Values by column of a good point among the columns seen so far; None if there is none."""
-    whole = relaxation.whole
+    whole, looks = relaxation.whole, 0
+
+    def look(event: Any) -> None:
+        nonlocal looks
+        looks += 1
+        if looks > _LOOKS or is_over():
+            event.interrupt()
+
     highs = highspy.Highs()
     options: dict[str, Any] = {
         "output_flag": False,
@@ -29,10 +45,10 @@ def restricted_search(
         "random_seed": seed,
         "mip_rel_gap": gap,
         "mip_max_nodes": _NODES,
-        "time_limit": time_s,
     }
     for name, value in options.items():
         highs.setOptionValue(name, value)
+    highs.cbMipInterrupt += look
     highs.passModel(relaxation.model())
     at = relaxation.places(np.flatnonzero(whole.whole))
     column = np.flatnonzero(whole.whole)

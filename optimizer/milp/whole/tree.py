@@ -71,7 +71,7 @@ class Tree:
     def __init__(self, relaxation: Relaxation, *, found: Found, gap: float) -> None:
         self.relaxation = relaxation
         self.found = found
-        self._gap = gap
+        self.gap = gap
         self._at = np.flatnonzero(relaxation.whole.whole)
         self._records = _Records(relaxation.whole.columns)
         self._heap: list[_Node] = []
@@ -94,7 +94,7 @@ class Tree:
     def cutoff(self) -> float:
         """Cost from which on a node need not be looked into."""
         cost = self.found.cost
-        return cost - self._gap * abs(cost) if cost < INF else INF
+        return cost - self.gap * abs(cost) if cost < INF else INF
 
     def _state_bound(self) -> None:
         self._heap = [node for node in self._heap if node.bound < self.cutoff]

@@ -12,7 +12,7 @@ import pytest
 
 from optimizer.arcs import find_arcs
 from optimizer.milp.formulate import budget_of, formulate
-from optimizer.milp.highs import Budget, PointStatus, compile_model, run
+from optimizer.milp.highs import Budget, PointStatus, compile_model, run, was_cut
 from optimizer.milp.model import lp_text
 from optimizer.milp.support import add_rows, integer_columns, relax, restricted_start
 from tests.optimizer import builders as b
@@ -62,6 +62,18 @@ def test_no_time_is_named_and_nothing_is_made_up() -> None:
 
     assert point.hit_limit == "time_limit_s"
     assert point.status in {PointStatus.NONE, PointStatus.STOPPED}
+
+
+def test_a_relaxation_without_time_says_it_was_cut() -> None:
+    problem = crowded()
+    compiled = compile_model(formulate(problem, find_arcs(problem).arcs))
+    hurried, calm = _quiet(), _quiet()
+    hurried.setOptionValue("time_limit", 0.0)
+
+    assert relax(hurried, compiled.lp, lazy=compiled.lazy) is None
+    assert was_cut(hurried)
+    assert relax(calm, compiled.lp, lazy=compiled.lazy) is not None
+    assert not was_cut(calm)
 
 
 def test_two_runs_of_one_model_agree_to_the_last_bit() -> None:

@@ -63,7 +63,7 @@ def test_the_ledger_never_says_more_than_the_certificate(problem: Problem) -> No
     ledger = Ledger(take_frame(tabulate(problem)))
     take_up(ledger, whole.plan)
     for _ in range(3):
-        add_cuts(ledger, SerialWorkers())
+        add_cuts(ledger, SerialWorkers(), ledger.frame.components)
     told = certify(Reach(problem), whole.plan)
     assert check_plan(problem, told) == ()
     stated = sum(

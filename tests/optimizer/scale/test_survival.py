@@ -117,7 +117,7 @@ def test_cuts_only_add(problem: Problem) -> None:
     take_up(ledger, whole.plan)
     before = ledger.cost_usd_per_h()
     for _ in range(3):
-        if not add_cuts(ledger, SerialWorkers()):
+        if not add_cuts(ledger, SerialWorkers(), ledger.frame.components):
             break
     assert ledger.cost_usd_per_h() >= before - 1e-9
-    assert add_cuts(ledger, SerialWorkers()) == 0
+    assert add_cuts(ledger, SerialWorkers(), ledger.frame.components) == 0

@@ -1,0 +1,84 @@
+"""A first plan in whole replicas from prices alone: classes with few sites first.
+
+Decides in what order classes get their replicas. Where few sites serve many classes that reach no
+others, all of them are placed at once, over all services: their pools and budgets are what everyone
+there wants. Then, component by component, classes with ever more sites, each at the prices of what
+is shared, so that who comes early leaves room to who comes later.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+from networkx.utils import UnionFind
+from numpy.typing import NDArray
+
+from optimizer.milp.scale.catalogue import cheapest_sites, component_arcs, full_price
+from optimizer.milp.scale.frame import Positions
+from optimizer.milp.scale.plan_search import BATCH, Effort, Job, Search, has_room, lots, step
+
+_TIGHT_SITES = 6
+_TIGHT_CLASSES = 400
+_LEVELS = (15, 40)
+_NEAR = 4
+
+
+def build(search: Search, *, effort: Effort) -> None:
+    """Place every class that is not served yet."""
+    frame, reach = search.frame, search.reach
+    sites = reach.sum(axis=1)
+    unserved = search.ledger.shed_part > 0
+    tight = np.flatnonzero(unserved & (sites > 0) & (sites <= _TIGHT_SITES))
+    placed = np.zeros(len(sites), dtype=np.bool_)
+    regions = [lot for lot in _regions(reach, tight) if len(lot) <= _TIGHT_CLASSES]
+    for first in range(0, len(regions), BATCH):
+        some = regions[first : first + BATCH]
+        step(search, [Job(classes=lot, free=_all_groups(search, lot)) for lot in some], effort)
+        for lot in some:
+            placed[lot] = True
+    for least, most in pairwise((0, *_LEVELS, len(frame.budget_kw))):
+        level = np.flatnonzero(unserved & ~placed & (sites > least) & (sites <= most))
+        pending = lots(frame, level)
+        for first in range(0, len(pending), BATCH):
+            some = pending[first : first + BATCH]
+            _place(search, some, effort)
+            # a batch-mate may have taken the room that was meant
+            for lot in some:
+                if search.ledger.shed_part[lot].any():
+                    _place(search, [lot], effort)
+
+
+def _place(search: Search, some: list[Positions], effort: Effort) -> None:
+    jobs = [Job(classes=lot, free=_near_groups(search, lot), charged=True) for lot in some]
+    step(search, jobs, effort)
+
+
+def _regions(reach: NDArray[np.bool_], classes: Positions) -> list[Positions]:
+    """Classes that share sites, directly or over others; the largest lot first."""
+    joined = UnionFind(classes.tolist())
+    first: dict[int, int] = {}
+    for at in classes.tolist():
+        for site in np.flatnonzero(reach[at]).tolist():
+            joined.union(first.setdefault(site, at), at)
+    found = [np.array(sorted(lot), dtype=np.intp) for lot in joined.to_sets()]
+    return sorted(found, key=lambda lot: (-len(lot), int(lot[0])))
+
+
+def _all_groups(search: Search, classes: Positions) -> NDArray[np.bool_]:
+    free = np.zeros(search.frame.groups, dtype=np.bool_)
+    free[component_arcs(search.frame, classes).group] = True
+    return free & (search.frame.most > 0)
+
+
+def _near_groups(search: Search, classes: Positions) -> NDArray[np.bool_]:
+    """Groups worth having or standing, and those with room at each class's cheapest sites."""
+    frame, ledger = search.frame, search.ledger
+    arcs = component_arcs(frame, classes)
+    room = has_room(ledger)[arcs.group]
+    price = full_price(frame, arcs, frame.work_price(search.prices))
+    near = cheapest_sites(frame, arcs, np.where(room, price, np.inf), _NEAR) & room
+    near |= (search.worth | (ledger.replicas > 0))[arcs.group]
+    free = np.zeros(frame.groups, dtype=np.bool_)
+    free[arcs.group[near]] = True
+    return free & (frame.most > 0)

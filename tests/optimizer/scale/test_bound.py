@@ -1,0 +1,119 @@
+"""Bounds from blocks: none passes the optimum, at any prices; none falls below the LP's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+
+from optimizer.milp.scale.block import (
+    Worth,
+    earned,
+    fall_back_usd_per_h,
+    proven_usd_per_h,
+    take_block,
+)
+from optimizer.milp.scale.bound import BlockBound, bound_by_components
+from optimizer.milp.scale.frame import Frame, Prices, take_frame
+from optimizer.milp.scale.losses import losses_of
+from optimizer.milp.scale.master import MasterPoint
+from optimizer.milp.scale.workers import SerialWorkers, ThreadWorkers
+from optimizer.problem import Problem
+from optimizer.tabulate import tabulate
+from tests.optimizer.builders import rich_problems
+from tests.optimizer.scale.test_scale import never, plain
+from tests.optimizer.scale.test_survival import converged, exposed, optimum
+
+SLACK = 1e-6
+SOON = settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+
+
+def bound(frame: Frame, point: MasterPoint) -> BlockBound:
+    """The bound without a deadline."""
+    return bound_by_components(frame, point, SerialWorkers(), gap_usd_per_h=0.0, is_over=never)
+
+
+def odd(point: MasterPoint) -> MasterPoint:
+    """The point with prices and duals that clear nothing."""
+    prices = point.prices
+    return replace(
+        point,
+        prices=Prices(
+            pool=prices.pool * 0.5 + 0.7,
+            power=prices.power * 1.5 + 0.3,
+            energy=prices.energy * 1.7 - 0.01,
+        ),
+        demand=point.demand * 0.3 + 0.5,
+        cover=point.cover + 0.2,
+        loss=point.loss + 0.1,
+    )
+
+
+@SOON
+@given(rich_problems(max_sites=4, max_classes=6))
+def test_bounds_lie_between_the_relaxation_and_the_optimum(problem: Problem) -> None:
+    for made in (plain(problem), exposed(problem)):
+        best = optimum(made)
+        frame = take_frame(tabulate(made))
+        found = converged(frame)
+        proven = bound(frame, found.point).bound_usd_per_h
+        assert proven <= best * (1 + 2e-4) + 1e-4
+        assert proven >= found.bound_usd_per_h - SLACK * (1 + abs(best))
+
+
+@SOON
+@given(rich_problems(max_sites=4, max_classes=6))
+def test_any_prices_and_duals_give_a_bound(problem: Problem) -> None:
+    problem = exposed(problem)
+    best = optimum(problem)
+    frame = take_frame(tabulate(problem))
+    found = bound(frame, odd(converged(frame).point)).bound_usd_per_h
+    assert found <= best * (1 + 2e-4) + 1e-4
+
+
+@SOON
+@given(rich_problems(max_sites=4, max_classes=6))
+def test_at_fall_back_prices_no_replica_earns_more_than_it_costs(problem: Problem) -> None:
+    problem = exposed(problem)
+    frame = take_frame(tabulate(problem))
+    point = odd(converged(frame).point)
+    losses = losses_of(frame)
+    for classes in frame.components:
+        block = take_block(frame, classes, point.prices, losses)
+        worth = Worth(
+            demand=point.demand[classes],
+            cover=point.cover[classes],
+            loss=np.full(len(block.loss_row), 0.05),
+        )
+        each = earned(block, worth)
+        chosen = np.arange(len(block.group)) % 3 == 0
+        price = fall_back_usd_per_h(block, worth, each, chosen)
+        dear = replace(worth, demand=np.where(np.isinf(price), worth.demand, price))
+        then = earned(block, dear).usd_per_h[~chosen]
+        floor = np.minimum(0.0, each.usd_per_h[~chosen])
+        assert (then >= floor - 1e-6 * (1 + np.abs(floor))).all()
+        assert np.isfinite(proven_usd_per_h(block, dear, earned(block, dear)))
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(rich_problems(max_sites=4, max_classes=6))
+def test_out_of_time_the_points_own_duals_bound(problem: Problem) -> None:
+    frame = take_frame(tabulate(exposed(problem)))
+    found = converged(frame)
+    late = bound_by_components(
+        frame, found.point, SerialWorkers(), gap_usd_per_h=0.0, is_over=lambda: True
+    )
+    assert late.bound_usd_per_h <= bound(frame, found.point).bound_usd_per_h + SLACK
+    assert all(len(part.group) == 0 for part in late.components)
+
+
+@settings(max_examples=8, deadline=None, derandomize=True)
+@given(rich_problems(max_sites=4, max_classes=6))
+def test_the_number_of_workers_changes_no_bound(problem: Problem) -> None:
+    frame = take_frame(tabulate(exposed(problem)))
+    point = converged(frame).point
+    three = bound_by_components(frame, point, ThreadWorkers(3), gap_usd_per_h=0.0, is_over=never)
+    assert three.bound_usd_per_h == bound(frame, point).bound_usd_per_h
