@@ -30,16 +30,34 @@ def add_cuts(ledger: Ledger, workers: Workers, lots: Sequence[Positions]) -> int
     def one(classes: Positions) -> list[Cut]:
         return _of_component(ledger, np.intersect1d(classes, exposure.classes))
 
-    found = [cut for cuts in workers.map(one, lots) for cut in cuts]
-    exposure.cuts += found
-    return len(found)
+    marks = [(int(lot[0]), _mark(ledger, lot)) for lot in lots]
+    news = [at for at, (first, mark) in enumerate(marks) if exposure.settled.get(first) != mark]
+    found = workers.map(one, [lots[at] for at in news])
+    for at, cuts in zip(news, found, strict=True):
+        first, mark = marks[at]
+        exposure.cuts += cuts
+        if not cuts:
+            exposure.settled[first] = mark
+    return sum(len(cuts) for cuts in found)
+
+
+def _mark(ledger: Ledger, classes: Positions) -> bytes:
+    """What the cuts of some classes depend on: while it stays, there are no new ones."""
+    exposure = ledger.exposure
+    group = np.unique(exposure.entries.group[np.isin(exposure.of_entry, classes)])
+    flows = ledger.flows_of(classes)
+    sites = np.unique(ledger.frame.site[flows.group])
+    return b"|".join(
+        (ledger.replicas[group].tobytes(), sites.tobytes(), ledger.shed_part[classes].tobytes())
+    )
 
 
 def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
     frame, exposure = ledger.frame, ledger.exposure
     if len(classes) < 2:
         return []
-    _, stands = exposure.of_groups(np.flatnonzero(ledger.replicas > 0))
+    own = _only(exposure.entries, np.isin(exposure.of_entry, classes))
+    stands = _only(own, ledger.replicas[own.group] > 0)
     entered = frame.ingress[classes]
     used = np.union1d(frame.site[ledger.flows_of(classes).group], entered[entered >= 0])
     cuts = []
@@ -51,7 +69,7 @@ def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
         mine[ranks] = True
         left = _only(stands, mine[stands.rank] & (frame.site[stands.group] != site))
         prices = _prices(ledger, ranks, left)
-        cut = _cut(exposure, ranks, prices, site=site)
+        cut = _cut(exposure, ranks, prices, own, site=site)
         known = [c for c in exposure.cuts if c.site == site and c.ranks[0] == ranks[0]]
         said = [exposure.value(c, ledger.shed_part) for c in known]
         said.append(exposure.lacking(cut, ledger.shed_part))
@@ -89,12 +107,13 @@ def _prices(ledger: Ledger, ranks: Positions, left: Entries) -> Floats:
     return priced
 
 
-def _cut(exposure: Exposure, ranks: Positions, prices: Floats, *, site: int) -> Cut:
-    """The cut of some prices: what a replica is worth at most, of every group elsewhere."""
+def _cut(exposure: Exposure, ranks: Positions, prices: Floats, own: Entries, *, site: int) -> Cut:
+    """The cut of some prices: what a replica is worth at most, of every group elsewhere; `own` are
+    the entries of the component.
+    """
     demand = np.zeros(len(exposure.classes))
     demand[ranks] = prices
-    paid = demand[exposure.entries.rank] > 0
-    entries = _only(exposure.entries, paid & (exposure.frame.site[exposure.entries.group] != site))
+    entries = _only(own, (demand[own.rank] > 0) & (exposure.frame.site[own.group] != site))
     group, place = np.unique(entries.group, return_inverse=True)
     worth = demand[entries.rank]
     each = np.zeros(len(group))

@@ -35,7 +35,10 @@ Bools = NDArray[np.bool_]
 
 _ROUNDS = 14
 _WORK = 2e8
-"""Pivots times rows after which no round begins and later ones are cut: about 2 s."""
+"""Pivots times rows of all rounds (about 2 s); the first is solved whatever it takes."""
+
+_GROWTH = 2.0
+"""A round begins only if so many times the work of the last is left."""
 
 _ARCS = 2
 _SITES = 4
@@ -86,7 +89,7 @@ def converge(
         point, work = solved, work + master.work()
         more = broken(frame, point, losses=losses)
         grown = len(more.classes) + len(more.losses) - len(rowed.classes) - len(rowed.losses)
-        if is_over() or work >= _WORK:
+        if is_over() or _WORK - work < _GROWTH * master.work():
             break
         priced = price_all(frame, duals_of(point), workers, count=_ARCS)
         best = max(best, priced.bound_usd_per_h)

@@ -55,7 +55,8 @@ class Exposure:
 
     By rank: `classes`, `price` (of the whole class exposed to one loss, USD/h), `asked[rank, site]`
     (whether the rank speaks of the loss of a site), `cover[rank, site]`. The first `own` ranks are
-    of the losses that leave a class its ingress.
+    of the losses that leave a class its ingress. `of_entry` is the class of each entry; `settled`
+    says at what state a lot of classes was found to lack no cut (`contention`).
     """
 
     def __init__(self, frame: Frame) -> None:
@@ -81,7 +82,9 @@ class Exposure:
         self.asked = at_ingress != is_own[:, None]
         self.cover = np.zeros(sites.shape)
         self.replicas = np.zeros(frame.groups)
+        self.of_entry = self.classes[self.entries.rank]
         self.cuts: list[Cut] = []
+        self.settled: dict[int, bytes] = {}
 
     def _entries(self) -> Entries:
         none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)

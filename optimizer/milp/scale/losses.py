@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.tabulate_routes import path_links
+from optimizer.tables import NOWHERE
 
 
 def losses_of(frame: Frame) -> Positions:
@@ -19,35 +19,58 @@ def losses_of(frame: Frame) -> Positions:
     tables, sites = frame.tables, len(frame.budget_kw)
     classes, part = tables.classes, tables.problem.plan_policy.exposure_part
     none = np.zeros(0, dtype=np.intp)
-    protected = np.flatnonzero(classes.protected) if part > 0 else none
-    keys = [at * sites + _sites_of(frame, at) for at in protected.tolist()]
-    ends = np.concatenate([none, *keys])
-    if len(ends) == 0:
-        return ends
-    cls, target = ends // sites, ends % sites
-    pair, link = path_links(
-        tables.routes, tables.links, route=classes.route[cls], site=target.astype(np.int32)
+    protected = np.flatnonzero(classes.protected & (classes.route != NOWHERE)) if part > 0 else none
+    route = classes.route[protected]
+    found = [
+        _staying(frame, int(one), protected[route == one]) for one in np.unique(route).tolist()
+    ]
+    moving = protected[
+        np.array([_has_next(frame, at) for at in protected.tolist()], dtype=np.bool_)
+    ]
+    losses: Positions = np.union1d(
+        np.concatenate([none, *found]), moving * sites + frame.ingress[moving]
     )
-    crossed = np.concatenate([tables.links.site_a[link], tables.links.site_b[link]])
-    over = np.concatenate([pair, pair])
-    beyond = crossed != target[over]
-    key = cls[over[beyond]] * sites + crossed[beyond]
-    at = np.minimum(np.searchsorted(ends, key), len(ends) - 1)
-    # a path touches a site between by two links (its ingress by one: no row of this kind)
-    cut = np.bincount(at[ends[at] == key], minlength=len(ends)) // 2
-    reachable = np.bincount(cls, minlength=len(frame.rate))[cls] - 1 - cut
-    ingress = frame.ingress[cls]
-    safe = ends[(target != ingress) & (reachable > 0)]
-    moving = protected[[_has_next(frame, at) for at in protected.tolist()]]
-    found: Positions = np.union1d(safe, moving * sites + frame.ingress[moving])
+    return losses.astype(np.intp)
+
+
+def _staying(frame: Frame, route: int, classes: Positions) -> Positions:
+    """Losses of classes of one route that leave them a site: those it reaches but for the lost one
+    and for those beyond it, counted up the tree of the route's paths.
+    """
+    sites = len(frame.budget_kw)
+    reached = np.zeros((sites, len(classes)), dtype=np.int32)
+    for rank, position in enumerate(classes.tolist()):
+        reached[frame.site[frame.sweep.arcs_of(position).group], rank] = 1
+    parent, depth = _tree(frame, route)
+    through = reached.copy()
+    for level in range(int(depth.max()), 0, -1):
+        here = np.flatnonzero(depth == level)
+        np.add.at(through, parent[here], through[here])
+    left = reached.sum(axis=0) - through
+    safe = (reached > 0) & (left > 0)
+    safe[frame.ingress[classes], np.arange(len(classes))] = False
+    site, own = np.nonzero(safe)
+    found: Positions = classes[own] * sites + site
     return found
 
 
-def _sites_of(frame: Frame, at: int) -> Positions:
-    """Sites a class reaches, ascending."""
-    reached = np.zeros(len(frame.budget_kw), dtype=np.bool_)
-    reached[frame.site[frame.sweep.arcs_of(at).group]] = True
-    return np.flatnonzero(reached)
+def _tree(frame: Frame, route: int) -> tuple[Positions, Positions]:
+    """The site before each site on a route's paths (itself: none), and how many lie before it."""
+    links, via = frame.tables.links, frame.tables.routes.via_link[route]
+    parent = np.arange(len(via))
+    moved = np.flatnonzero(via != NOWHERE)
+    link = via[moved]
+    parent[moved] = links.site_a[link].astype(np.intp) + links.site_b[link] - moved
+    depth, here = np.zeros(len(via), dtype=np.intp), parent
+    before = np.arange(len(via))
+    # a path has fewer hops than there are sites
+    for _ in range(len(via)):
+        moving = here != before
+        if not moving.any():
+            break
+        depth += moving
+        before, here = here, parent[here]
+    return parent, depth
 
 
 def _has_next(frame: Frame, at: int) -> bool:

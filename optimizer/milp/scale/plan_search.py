@@ -37,6 +37,7 @@ LOT = 600
 
 _PAIN_USD_PER_H = 1e-3
 _DOORS = 8
+_SPARE_SITES = 3
 _AGAIN = 2
 _DUST = 1e-6
 
@@ -76,6 +77,34 @@ class Job:
     classes: Positions
     free: NDArray[np.bool_]
     charged: bool = False
+
+
+def begin(
+    frame: Frame,
+    prices: Prices,
+    arcs: ComponentArcs,
+    *,
+    worth: Positions,
+    workers: Workers,
+    is_over: Callable[[], bool],
+) -> Search:
+    """A search over an empty ledger: `arcs` say which sites are near each other, `worth` which
+    groups are worth having, beside those that spare protected classes the loss of a site.
+    """
+    ledger = Ledger(frame)
+    wanted = np.zeros(frame.groups, dtype=np.bool_)
+    wanted[worth] = True
+    wanted[ledger.exposure.spare(frame.work_price(prices), _SPARE_SITES)] = True
+    return Search(
+        frame=frame,
+        ledger=ledger,
+        prices=prices,
+        worth=wanted,
+        reach=sites_in_reach(frame),
+        near=nearness(frame, arcs),
+        workers=workers,
+        is_over=is_over,
+    )
 
 
 def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:

@@ -90,10 +90,9 @@ def homes(block: Block, region: Positions) -> Positions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Share:
-    """What one component brings into one region: its `block` (narrow arcs only), which classes are
-    `narrow`
-    there, which groups stand there (positions), USD/h of the cover a replica of each group sells to
-    wide classes, and tangents of its sales (`slope`, `level`, each a row per tangent).
+    """What one component brings into one region: its `block` (narrow arcs only), the mask of its
+    `narrow` classes, which groups stand there (positions), USD/h of the cover a replica of each
+    sells to wide classes, and tangents of its sales (`slope`, `level`, each a row per tangent).
     """
 
     block: Block

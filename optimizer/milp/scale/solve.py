@@ -23,12 +23,11 @@ from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.plan_search import (
     Effort,
     Search,
+    begin,
     mend,
-    nearness,
     open_doors,
     renew,
     renew_components,
-    sites_in_reach,
 )
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.to_plan import plan_of, take_up
@@ -53,8 +52,8 @@ _SITES = 6
 _ROUGH_SITES = 4
 _NODES = 20
 _SLIVER = 1e-6
-_SPARE_SITES = 3
-_WORTHWHILE = 5e-4
+_TIRED = 0.25
+"""A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
 
 def unsuited(problem: Problem) -> str:
@@ -101,22 +100,17 @@ def solve_at_scale(
         frame, relaxation, hands, tolerance=max(1e-4, gap_limit / 10), is_over=is_over
     )
     point, bound = converged.point, converged.bound_usd_per_h
-    ledger = Ledger(frame)
-    worth = np.zeros(frame.groups, dtype=np.bool_)
-    worth[point.group[point.replicas > _SLIVER]] = True
-    worth[ledger.exposure.spare(frame.work_price(point.prices), _SPARE_SITES)] = True
-    search = Search(
-        frame=frame,
-        ledger=ledger,
-        prices=point.prices,
-        worth=worth,
-        reach=sites_in_reach(frame),
-        near=nearness(frame, point.arcs),
+    search = begin(
+        frame,
+        point.prices,
+        point.arcs,
+        worth=point.group[point.replicas > _SLIVER],
         workers=hands,
         is_over=is_over,
     )
+    ledger = search.ledger
     if start is not None:
-        take_up(ledger, start)
+        take_up(search, start)
     build(search, effort=Effort(sites=_SITES, gap=2 * gap_limit, nodes=1))
     method = METHOD_LP
     if relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit and not is_over():
@@ -148,7 +142,7 @@ def _search(search: Search, bound: float, *, gap_limit: float) -> None:
             best, least = ledger.whole(), cost
         if relative_gap(least, bound) <= gap_limit or search.is_over() or turn == _PASSES:
             break
-        tired = saved <= _WORTHWHILE * gap_limit * abs(cost)
+        tired = saved <= _TIRED * gap_limit * abs(cost)
         open_doors(search)
         rough = Effort(sites=_ROUGH_SITES, gap=2 * gap_limit, nodes=1)
         fine = Effort(sites=_SITES, gap=gap_limit / 2, nodes=_NODES * (turn + 1))

@@ -1,4 +1,4 @@
-"""Between ledgers and plans: whole basis points out of flows, flows out of an earlier plan.
+"""Between ledgers and plans: whole basis points out of flows, replicas out of an earlier plan.
 
 Decides only the rounding; cost and supplies are worked out by `costs`, as for every plan.
 """
@@ -9,12 +9,10 @@ import numpy as np
 
 from optimizer.costs import priced_plan
 from optimizer.milp.extract import whole_basis_points
-from optimizer.milp.scale.catalogue import component_arcs
-from optimizer.milp.scale.frame import Positions
-from optimizer.milp.scale.ledger import Change, Flows, Ledger
+from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.plan_search import Effort, Job, Search, lots, step
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
-from sites.units import WHOLE_BP
 
 _SHED = ("", "")
 
@@ -68,60 +66,24 @@ def plan_of(ledger: Ledger, *, bound_usd_per_h: float, method: str) -> Plan:
     )
 
 
-def take_up(ledger: Ledger, plan: Plan) -> None:
-    """Put an earlier plan into an empty ledger, component by component, as far as it still fits."""
-    frame, tables = ledger.frame, ledger.frame.tables
-    class_at = {class_id: at for at, class_id in enumerate(tables.classes.ids)}
-    wanted = {one.group.group_id: one.replicas for one in plan.groups}
+def take_up(search: Search, plan: Plan) -> None:
+    """Put an earlier plan's replicas into an empty ledger as far as they still fit, and let traffic
+    flow over them as well as it can.
+    """
+    frame, ledger, tables = search.frame, search.ledger, search.frame.tables
     sites = {one.group.site_id for one in plan.groups}
-    site_at = {site_id: at for at, site_id in enumerate(tables.sites.ids) if site_id in sites}
-    near = np.flatnonzero(np.isin(frame.site, sorted(site_at.values())))
+    here = [at for at, site_id in enumerate(tables.sites.ids) if site_id in sites]
+    near = np.flatnonzero(np.isin(frame.site, here))
+    wanted = {one.group.group_id: one.replicas for one in plan.groups}
     named = {tables.group_id(int(at)): int(at) for at in near}
-    part_of: dict[tuple[int, int], float] = {}
-    for share in plan.shares:
-        if share.class_id in class_at and share.group_id in named:
-            key = (class_at[share.class_id], named[share.group_id])
-            part_of[key] = share.basis_points / WHOLE_BP
-    for classes in frame.components:
-        change = _change(ledger, classes, wanted=wanted, named=named, part_of=part_of)
-        if ledger.fits(change):
-            ledger.put(change)
-
-
-def _change(
-    ledger: Ledger,
-    classes: Positions,
-    *,
-    wanted: dict[str, int],
-    named: dict[str, int],
-    part_of: dict[tuple[int, int], float],
-) -> Change:
-    """One component's part of an earlier plan: lawful flows, cut to what its replicas may carry."""
-    frame = ledger.frame
-    arcs = component_arcs(frame, classes)
-    part = np.array(
-        [
-            part_of.get((int(classes[row]), int(group)), 0.0)
-            for row, group in zip(arcs.row, arcs.group, strict=True)
-        ]
-    )
-    used = part > 0
-    group = np.unique(arcs.group)
-    count = np.zeros(frame.groups)
-    for group_id, standing in wanted.items():
-        if group_id in named:
-            count[named[group_id]] = standing
-    replicas = np.minimum(count[group], frame.most[group])
-    busy = np.bincount(arcs.group, arcs.busy * part, frame.groups)
-    rated = np.zeros(frame.groups)
-    rated[group] = replicas * frame.rateable[group]
-    fill = np.minimum(1.0, rated / np.maximum(busy, 1e-12))
-    kept = part[used] * fill[arcs.group[used]]
-    flows = Flows(
-        cls=classes[arcs.row[used]],
-        group=arcs.group[used],
-        part=kept,
-        busy=kept * arcs.busy[used],
-        usd_per_h=kept * arcs.network_usd_per_h[used],
-    )
-    return Change(classes=classes, group=group, replicas=replicas, flows=flows)
+    none = ledger.flows_of(np.zeros(0, dtype=np.intp))
+    for group_id in sorted(set(wanted) & set(named)):
+        group = np.array([named[group_id]])
+        replicas = np.minimum(float(wanted[group_id]), frame.most[group])
+        stands = Change(classes=none.cls, group=group, replicas=replicas, flows=none)
+        if ledger.fits(stands):
+            ledger.put(stands)
+    nothing = np.zeros(frame.groups, dtype=np.bool_)
+    pending = lots(frame, np.arange(len(frame.rate)))
+    jobs = [Job(classes=lot, free=nothing) for lot in pending]
+    step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))

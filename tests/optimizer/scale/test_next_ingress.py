@@ -14,9 +14,7 @@ from optimizer.milp.flows import Flow, cheapest_flows
 from optimizer.milp.scale.catalogue import next_ingress_arcs
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import take_frame
-from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.solve import solve_at_scale
-from optimizer.milp.scale.to_plan import take_up
 from optimizer.milp.scale.workers import SerialWorkers
 from optimizer.milp.survive_local import certify
 from optimizer.problem import Problem
@@ -26,7 +24,7 @@ from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from tests.optimizer import builders as b
 from tests.optimizer.builders import rich_problems
-from tests.optimizer.scale.test_survival import exposed
+from tests.optimizer.scale.test_survival import exposed, taken_up
 
 SOON = settings(
     max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
@@ -60,8 +58,7 @@ def test_the_ledger_never_says_more_than_the_certificate(problem: Problem) -> No
     problem = exposed(problem)
     whole = solve(problem)
     assert whole.plan is not None
-    ledger = Ledger(take_frame(tabulate(problem)))
-    take_up(ledger, whole.plan)
+    ledger = taken_up(problem, whole.plan)
     for _ in range(3):
         add_cuts(ledger, SerialWorkers(), ledger.frame.components)
     told = certify(Reach(problem), whole.plan)

@@ -15,11 +15,13 @@ from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Prices, take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.losses import losses_of
+from optimizer.milp.scale.plan_search import begin
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.priced import Duals, price_all
 from optimizer.milp.scale.solve import solve_at_scale
 from optimizer.milp.scale.to_plan import take_up
 from optimizer.milp.scale.workers import SerialWorkers
+from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.solve import solve
 from optimizer.tabulate import tabulate
@@ -38,6 +40,22 @@ def exposed(problem: Problem) -> Problem:
     classes = tuple(replace(one, protected=True) for one in problem.classes)
     policy = replace(problem.plan_policy, exposure_part=0.5)
     return replace(problem, classes=classes, plan_policy=policy)
+
+
+def taken_up(problem: Problem, plan: Plan) -> Ledger:
+    """A plan's replicas, traffic over them as it flows best."""
+    frame = take_frame(tabulate(problem))
+    prices = opening_prices(frame)
+    search = begin(
+        frame,
+        prices,
+        sampled_arcs(frame, prices, SerialWorkers()),
+        worth=np.zeros(0, dtype=np.intp),
+        workers=SerialWorkers(),
+        is_over=never,
+    )
+    take_up(search, plan)
+    return search.ledger
 
 
 def converged(frame: Frame) -> Converged:
@@ -113,8 +131,7 @@ def test_cuts_only_add(problem: Problem) -> None:
     problem = exposed(problem)
     whole = solve(problem)
     assert whole.plan is not None
-    ledger = Ledger(take_frame(tabulate(problem)))
-    take_up(ledger, whole.plan)
+    ledger = taken_up(problem, whole.plan)
     before = ledger.cost_usd_per_h()
     for _ in range(3):
         if not add_cuts(ledger, SerialWorkers(), ledger.frame.components):
