@@ -116,8 +116,12 @@ class Tally:
         for key, each in uses.items():
             if each == 0:
                 continue
-            taken = self.others.get(key, 0.0) if gently else 0.0
-            most = min(most, (self.left(key) - taken) / each - _ROUNDING)
+            left = self.limits[key] - self.now.get(key, 0.0) - self.more.get(key, 0.0)
+            if gently:
+                left -= self.others.get(key, 0.0)
+            if left <= 0:
+                return 0
+            most = min(most, left / each - _ROUNDING)
         return max(0, ceil(most))
 
 
@@ -233,9 +237,11 @@ class Survivors:
             found = []
             for variant_id in self.reach.services[one.service_id].variant_ids:
                 for placed in self._of_variant.get(variant_id, ()):
+                    if reach.refusal(one, placed.group) is not None:
+                        continue
                     way_ms = reach.way_ms(one, placed.group.site_id)
-                    if way_ms is not None and reach.refusal(one, placed.group) is None:
-                        found.append((way_ms, placed.group.group_id))
+                    assert way_ms is not None, "refused where there is no way"
+                    found.append((way_ms, placed.group.group_id))
             self._options[key] = tuple(group_id for _, group_id in sorted(found))
         if lost_too:
             return self._options[key]
@@ -271,6 +277,12 @@ class Survivors:
             one, group = self.classes[class_id], self.groups[group_id].group
             self._uses[key] = uses_per_bp(left, one, group)
         return self._uses[key]
+
+    def busy(self, class_id: str, group_id: str) -> float:
+        """Replicas of a group that a basis point of a class keeps busy."""
+        group = self.groups[group_id].group
+        seconds = self.reach.replica_seconds(self.classes[class_id], group)
+        return self.reach.rates[class_id] / WHOLE_BP * seconds
 
     def _touched(self) -> dict[str, set[str]]:
         touched: dict[str, set[str]] = defaultdict(set)

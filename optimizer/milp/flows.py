@@ -31,82 +31,81 @@ class Flow:
     uses: Mapping[RowKey, float]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Program:
+    """A linear problem: columns from 0 to `most` at `prices`, entries `each` at (row, column); the
+    first rows add up to `exact`, the rest to `most_used` at most.
+    """
+
+    prices: Floats
+    most: Floats
+    row: NDArray[np.intp]
+    column: NDArray[np.intp]
+    each: Floats
+    exact: Floats
+    most_used: Floats
+
+
 def cheapest_flows(
-    flows: Sequence[Flow],
-    *,
-    limits: Mapping[RowKey, float],
-    shed_price: Mapping[str, float],
-    wanted: Mapping[str, int] | None = None,
-    give_way: Mapping[RowKey, tuple[float, float]] | None = None,
+    flows: Sequence[Flow], *, limits: Mapping[RowKey, float], shed_price: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
     """Basis points by class and group that cost the least, shedding at `shed_price` per point.
 
-    min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == wanted[d]  (10 000 unless
-    told) and what y uses of each limit is at most that, and what `give_way` (amount, price of each)
-    adds to it. Raises FatalError if the solver errs.
+    min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == 10 000  and what y uses of
+    each limit is at most that. Raises FatalError if the solver errs.
     """
     classes = sorted(shed_price)
     row_of = {("class", c): at for at, c in enumerate(classes)}
-    entries: list[list[tuple[int, float]]] = []
-    for flow in flows:
-        column = [(row_of["class", flow.class_id], 1.0)]
+    entries: list[tuple[int, int, float]] = []
+    for column, flow in enumerate(flows):
+        entries.append((row_of["class", flow.class_id], column, 1.0))
         for key, each in flow.uses.items():
             if limits[key] < UNLIMITED:
-                column.append((row_of.setdefault(key, len(row_of)), each))
-        entries.append(sorted(column))
-    entries += [[(at, 1.0)] for at in range(len(classes))]
-    keys = sorted(row_of, key=row_of.__getitem__)
-    asked = [float(WHOLE_BP if wanted is None else wanted[c]) for c in classes]
-    gives = give_way or {}
-    # others that overfill a limit by their rounding give that up first
-    least = [max(-gives[k][0] if k in gives else 0.0, limits[k]) for k in keys[len(classes) :]]
-    upper = np.array(asked + least)
-    lower = np.where(np.arange(len(keys)) < len(classes), upper, -highspy.kHighsInf)
+                entries.append((row_of.setdefault(key, len(row_of)), column, each))
+    entries += [(at, len(flows) + at, 1.0) for at in range(len(classes))]
+    row, columns, values = zip(*entries, strict=True) if entries else ((), (), ())
+    keys = sorted(row_of, key=row_of.__getitem__)[len(classes) :]
     prices = np.array([f.price for f in flows] + [shed_price[c] for c in classes])
-    more = [(key, *gives[key]) for key in keys if key in gives]
-    entries += [[(row_of[key], -1.0)] for key, _, _ in more]
-    prices = np.concatenate((prices, [price for _, _, price in more]))
-    most = np.concatenate(
-        (np.full(len(prices) - len(more), float(WHOLE_BP)), [amount for _, amount, _ in more])
+    program = Program(
+        prices=prices,
+        most=np.full(len(prices), float(WHOLE_BP)),
+        row=np.array(row, dtype=np.intp),
+        column=np.array(columns, dtype=np.intp),
+        each=np.array(values, dtype=np.float64),
+        exact=np.full(len(classes), float(WHOLE_BP)),
+        most_used=np.array([max(0.0, limits[key]) for key in keys]),
     )
-    values = _solved(entries, prices, most=most, lower=lower, upper=upper)
     parts: dict[str, dict[str, float]] = defaultdict(dict)
-    for flow, value in zip(flows, values, strict=False):
+    for flow, value in zip(flows, solved(program)[0].tolist(), strict=False):
         if value > 0:
             parts[flow.class_id][flow.group_id] = value
     return dict(parts)
 
 
-def _solved(
-    entries: Sequence[Sequence[tuple[int, float]]],
-    prices: Floats,
-    *,
-    most: Floats,
-    lower: Floats,
-    upper: Floats,
-) -> list[float]:
+def solved(program: Program) -> tuple[Floats, Floats]:
+    """The value of each column and the price of each row. Raises FatalError if the solver errs."""
     highs = highspy.Highs()
     for name, value in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
         highs.setOptionValue(name, value)
-    start = np.cumsum([0, *map(len, entries)]).astype(np.int32)
-    rows = np.array([row for column in entries for row, _ in column], dtype=np.int32)
-    each = np.array([value for column in entries for _, value in column])
-    count = len(entries)
+    count, exact = len(program.prices), len(program.exact)
+    order = np.lexsort((program.row, program.column))
+    upper = np.concatenate((program.exact, program.most_used))
+    lower = np.where(np.arange(len(upper)) < exact, upper, -highspy.kHighsInf)
     status = highs.passModel(
         count,
         len(upper),
-        len(rows),
+        len(order),
         int(highspy.MatrixFormat.kColwise),
         int(highspy.ObjSense.kMinimize),
         0.0,
-        prices,
+        program.prices,
         np.zeros(count),
-        most,
+        program.most,
         lower,
         upper,
-        start,
-        rows,
-        each,
+        np.searchsorted(program.column[order], np.arange(count + 1)).astype(np.int32),
+        program.row[order].astype(np.int32),
+        program.each[order],
         np.zeros(count, dtype=np.int32),
     )
     if status == highspy.HighsStatus.kError:
@@ -114,4 +113,5 @@ def _solved(
     highs.run()
     if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
         raise FatalError("HiGHS could not solve the flows of a reroute")
-    return [float(v) for v in highs.getSolution().col_value]
+    solution = highs.getSolution()
+    return np.array(solution.col_value), np.array(solution.row_dual)

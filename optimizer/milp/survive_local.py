@@ -1,29 +1,38 @@
 """A plan's certificate, the classes a loss leaves short placed again with those beside them.
 
 Decides the certificate where moving traffic to the nearest sites (`survive_plan`) leaves something
-exposed or pushes other traffic out: the protected classes that share replica groups with those the
-loss touches are served as well as the replicas left allow, moving as little and pushing out as
-cheap traffic as that takes. Cuts are `survive`'s.
+exposed or pushes other traffic out: a linear problem serves the classes the loss touches as well as
+the replicas left allow, moving as little and pushing out as cheap traffic as that takes. Other
+protected classes join it only where its shadow prices say that their moving over saves something.
+What there is to decide with stands in `survive_pairs`. Cuts are `survive`'s.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping
+from dataclasses import dataclass
 
-from optimizer.costs import exposure_usd_per_h, shed_price_usd_per_h
-from optimizer.milp.flows import Flow, cheapest_flows
+import numpy as np
+
+from optimizer.costs import exposure_usd_per_h
+from optimizer.milp.flows import Program, solved
+from optimizer.milp.survive_pairs import Floats, Ground, Pairs, Positions, joined
 from optimizer.plan import Plan
 from optimizer.reach import Reach
-from optimizer.survive import AfterLoss, RowKey, is_asked
-from optimizer.survive_plan import LossAnswer, Survivors, Tally, whole_shares, with_certificate
+from optimizer.survive import AfterLoss, is_asked
+from optimizer.survive_plan import LossAnswer, Survivors, whole_shares, with_certificate
 from sites.units import WHOLE_BP
 
 _MOVING_PART = 1e-5
 """What moving traffic that could stay costs, as part of leaving it exposed: it breaks ties only."""
 
-_PUSHING_PART = 1e-3
-"""What traffic that gives way costs, as part of the exposure it makes room for: less than any."""
+_SAVING_PART = 1e-6
+"""A class joins where a basis point of it moved over saves more, as part of its own exposure."""
+
+_ROUNDS = 40
+"""Classes and limits join in so many rounds at most; what stands then is lawful all the same."""
+
+_OVERFULL = 1e-9
+"""A limit passed by less, as part of what there is of it, is one kept."""
 
 
 def certify(reach: Reach, plan: Plan) -> Plan:
@@ -39,93 +48,161 @@ def certify(reach: Reach, plan: Plan) -> Plan:
     return with_certificate(reach, plan, answers=answers)
 
 
-def cheapest_others(survivors: Survivors, plan: Plan) -> dict[RowKey, float]:
-    """Least shed price (USD/h) of a busy replica that other classes keep busy, by group."""
-    reach, prices = survivors.reach, dict[RowKey, float]()
-    for share in plan.shares:
-        one, key = reach.classes[share.class_id], ("throughput", share.group_id)
-        if share.class_id not in survivors.classes and reach.rates[share.class_id] > 0:
-            group = survivors.groups[share.group_id].group
-            busy = reach.rates[share.class_id] * reach.replica_seconds(one, group)
-            price = shed_price_usd_per_h(reach, share.class_id) / busy
-            prices[key] = min(prices.get(key, price), price)
-    return prices
+def cheapest_others(survivors: Survivors, plan: Plan) -> Ground:
+    """What the losses of a plan have in common, for `best_answer`."""
+    return Ground(survivors, plan)
 
 
-def best_answer(
-    survivors: Survivors, lost_site_id: str, *, gives: Mapping[RowKey, float]
-) -> LossAnswer:
-    """The nearest sites' answer to a loss, or the linear problem's where that is better.
-
-    `gives` are the prices of `cheapest_others`.
-    """
+def best_answer(survivors: Survivors, lost_site_id: str, *, gives: Ground) -> LossAnswer:
+    """The nearest sites' answer to a loss, or the linear problem's where that is better."""
     nearest = survivors.nearest(lost_site_id)
     if not nearest.exposed and not nearest.pushes:
         return nearest
-    again = _placed_again(survivors, lost_site_id, gives=gives)
+    again = _Loss(gives, lost_site_id).answer()
     before, after = (exposure_usd_per_h(survivors.reach, a.exposed) for a in (nearest, again))
     return again if after <= before else nearest
 
 
-def _placed_again(
-    survivors: Survivors, lost_site_id: str, *, gives: Mapping[RowKey, float]
-) -> LossAnswer:
-    reach, left = survivors.reach, AfterLoss(survivors.reach, lost_site_id)
-    classes = _concerned(survivors, left, lost_site_id)
-    tally = Tally(now=survivors.now, limits=survivors.limits, others=survivors.others)
-    for class_id in classes:
-        for group_id, basis_points in survivors.held[class_id].items():
-            tally.add(survivors.uses(reach, class_id, group_id), -basis_points)
-    part = reach.problem.plan_policy.exposure_part
-    price = {c: part * shed_price_usd_per_h(reach, c) / WHOLE_BP for c in classes}
-    flows = [
-        Flow(
-            class_id=c,
-            group_id=g,
-            price=0.0 if g in survivors.held[c] else _MOVING_PART * price[c],
-            uses=survivors.uses(left, c, g),
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Point:
+    """What the linear problem says: basis points on each of its pairs, the price of each limit."""
+
+    pairs: Pairs
+    basis_points: Floats
+    prices: Floats
+
+
+class _Loss:
+    """One loss: the classes that may move (`free`) and the limits looked at (`tight`) so far."""
+
+    def __init__(self, ground: Ground, lost_site_id: str) -> None:
+        survivors = ground.survivors
+        self.ground, self.survivors, self.lost_site_id = ground, survivors, lost_site_id
+        self.left = AfterLoss(survivors.reach, lost_site_id)
+        self.lost = ground.groups_at(lost_site_id)
+        touched = sorted(survivors.touched[lost_site_id])
+        self.room = ground.room.copy()
+        self._vacate(ground.positions(touched))
+        # a class nobody left may answer gives its room up and gets none
+        asked = [
+            c
+            for c in touched
+            if survivors.wanted(c) > 0 and survivors.has_arc(self.left, c, lost_site_id)
+        ]
+        self.free = ground.positions(asked)
+        self.spent = np.setdiff1d(ground.positions(touched), self.free)
+        moved = [c for c in asked if self._enters_elsewhere(c)]
+        self.moved = ground.positions(moved)
+        self.entering = self._left(ground.pairs_of(self.left, moved))
+        self.tight = ground.is_busy.copy()
+
+    def answer(self) -> LossAnswer:
+        """The certificate's entries of the best point found."""
+        point = self._solve()
+        for _ in range(_ROUNDS):
+            passed = self._passed(point)
+            joining = self._joining(point)
+            if not len(passed) and not len(joining):
+                break
+            self.tight[passed] = True
+            self._vacate(joining)
+            self.free = np.union1d(self.free, joining)
+            point = self._solve()
+        ids, parts = self.ground.class_ids, dict[str, dict[str, float]]()
+        for at in self.free:
+            parts[ids[at]] = {}
+        for at in np.flatnonzero(point.basis_points > 0):
+            group_id = self.ground.group_ids[point.pairs.group[at]]
+            parts[ids[point.pairs.row[at]]][group_id] = float(point.basis_points[at])
+        wanted = self.survivors.wanted
+        shares = {c: whole_shares(has, wanted=wanted(c)) for c, has in parts.items()}
+        return self.survivors.answer(self.left, shares, lost_site_id=self.lost_site_id)
+
+    def _enters_elsewhere(self, class_id: str) -> bool:
+        one = self.survivors.classes[class_id]
+        return self.left.entry(one) != self.survivors.reach.entry(one)
+
+    def _vacate(self, classes: Positions) -> None:
+        """The room that some classes hold as planned is there for all that may move."""
+        self.room += self.ground.held_at(classes)
+
+    def _left(self, pairs: Pairs) -> Pairs:
+        return pairs.only(np.flatnonzero(~self.lost[pairs.group]))
+
+    def _pairs(self) -> Pairs:
+        """The pairs of the classes that may move, at sites left."""
+        stays = np.setdiff1d(self.free, self.moved)
+        return joined(self._left(self.ground.pairs_at(stays)), self.entering)
+
+    def _solve(self) -> _Point:
+        """min sum moving[p] y[p] + sum price[d] u[d] + sum push[k] z[k]  where
+        sum_p y[p] + u[d] == wanted[d]  and  sum_p uses[p, k] y[p] - z[k] <= room[k] - others[k],
+        0 <= z[k] <= others[k]: what others on busy replicas give up.
+        """
+        ground, pairs = self.ground, self._pairs()
+        uses = ground.uses(self.left, pairs, looked_at=self.tight)
+        keys = np.unique(uses.key)
+        classes, count = len(self.free), len(pairs.row)
+        giving = np.flatnonzero(ground.others[keys] > 0)
+        columns = np.arange(classes + len(giving)) + count
+        program = Program(
+            prices=np.concatenate(
+                (self._moving(pairs), ground.price[self.free], ground.pushing[keys[giving]])
+            ),
+            most=np.concatenate(
+                (np.full(count + classes, float(WHOLE_BP)), ground.others[keys[giving]])
+            ),
+            row=np.concatenate(
+                (
+                    np.searchsorted(self.free, pairs.row),
+                    np.searchsorted(keys, uses.key) + classes,
+                    np.arange(classes),
+                    giving + classes,
+                )
+            ),
+            column=np.concatenate((np.arange(count), uses.pair, columns)),
+            each=np.concatenate(
+                (np.ones(count), uses.each, np.ones(classes), np.full(len(giving), -1.0))
+            ),
+            exact=ground.wanted[self.free],
+            most_used=self._upper(keys),
         )
-        for c in classes
-        for g in survivors.options(left, c)
-    ]
-    held = {key: tally.others.get(key, 0.0) for flow in flows for key in flow.uses}
-    limits = {key: tally.left(key) - (used if key in gives else 0.0) for key, used in held.items()}
-    least = _least_exposure(survivors, price)
-    dearest = max((gives[key] for key in held if key in gives), default=1.0)
-    parts = cheapest_flows(
-        flows,
-        limits=limits,
-        shed_price=price,
-        give_way={
-            key: (used, gives[key] / dearest * least) for key, used in held.items() if key in gives
-        },
-        wanted={c: survivors.wanted(c) for c in classes},
-    )
-    shares = {c: whole_shares(parts.get(c, {}), wanted=survivors.wanted(c)) for c in classes}
-    return survivors.answer(left, shares, lost_site_id=lost_site_id)
+        values, duals = solved(program)
+        prices = np.zeros(ground.limits)
+        prices[keys] = np.maximum(0.0, -duals[classes:])
+        return _Point(pairs=pairs, basis_points=values[:count], prices=prices)
 
+    def _upper(self, keys: Positions) -> Floats:
+        """What may be used of limits before others give way, less than nothing where they overfill
+        them by their rounding: that they give up first.
+        """
+        others = self.ground.others[keys]
+        least: Floats = np.maximum(-others, self.room[keys] - others)
+        return least
 
-def _least_exposure(survivors: Survivors, price: Mapping[str, float]) -> float:
-    """A price of a busy replica well below what it spares any class from being exposed."""
-    reach, spared = survivors.reach, []
-    for class_id, per_bp in price.items():
-        for group_id in survivors.options(reach, class_id)[:1]:
-            busy = survivors.uses(reach, class_id, group_id)["throughput", group_id]
-            spared.append(per_bp / busy)
-    return _PUSHING_PART * min(spared, default=0.0)
+    def _moving(self, pairs: Pairs) -> Floats:
+        moves = np.where(pairs.held > 0, 0.0, _MOVING_PART)
+        priced: Floats = moves * self.ground.price[pairs.row]
+        return priced
 
+    def _passed(self, point: _Point) -> Positions:
+        """Limits not looked at so far that the point passes."""
+        used = self.ground.used(self.left, point.pairs, point.basis_points)
+        most = np.maximum(0.0, self.room)
+        passed = ~self.tight & (used > most + _OVERFULL * self.ground.whole)
+        return np.flatnonzero(passed)
 
-def _concerned(survivors: Survivors, left: Reach, lost_site_id: str) -> list[str]:
-    """Classes the loss touches and those that share groups with them, again and again."""
-    users: dict[str, list[str]] = defaultdict(list)
-    options = {c: survivors.options(left, c) for c in survivors.classes}
-    for class_id, group_ids in options.items():
-        for group_id in group_ids:
-            users[group_id].append(class_id)
-    found: set[str] = set()
-    front = set(survivors.touched[lost_site_id])
-    while front:
-        found |= front
-        groups = {g for one in sorted(front) for g in options[one]}
-        front = {c for g in sorted(groups) for c in users[g]} - found
-    return [c for c in sorted(found) if survivors.has_arc(left, c, lost_site_id)]
+    def _joining(self, point: _Point) -> Positions:
+        """Classes held so far that would save something by moving over, at the point's prices."""
+        ground = self.ground
+        held = ground.holders(np.flatnonzero(point.prices > 0))
+        others = np.setdiff1d(held, np.concatenate((self.free, self.spent)))
+        pairs = self._left(ground.pairs_at(others))
+        uses = ground.uses(self.left, pairs, looked_at=point.prices > 0)
+        paid = uses.each * point.prices[uses.key]
+        worth = np.bincount(uses.pair, paid, len(pairs.row))
+        row = np.searchsorted(others, pairs.row)
+        now, best = np.zeros(len(others)), ground.price[others]
+        np.maximum.at(now, row[pairs.held > 0], worth[pairs.held > 0])
+        np.minimum.at(best, row, worth + self._moving(pairs))
+        return others[now - best > _SAVING_PART * ground.price[others]]

@@ -124,7 +124,7 @@ def earned(block: Block, worth: Worth) -> Earned:
     stands = np.bincount(block.place, block.cover * cover_worth(block, worth), groups)
     at_ingress_loss = np.where(block.moved, worth.loss, 0.0)
     safe = np.bincount(block.loss_row, at_ingress_loss, block.classes)[block.safe_row]
-    stands += np.bincount(block.safe_place, block.safe_cover * safe, groups)
+    stands = stands + np.bincount(block.safe_place, block.safe_cover * safe, groups)
     profit = worth.demand[arcs.row] - block.flow_usd_per_h
     ratio = profit / np.maximum(arcs.busy, _LEAST_BUSY)
     pays = np.flatnonzero(profit > 0)

@@ -28,7 +28,6 @@ from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
 
 _NODES = 1
-"""Roots only: beyond them HiGHS 1.15.1 once called a region optimal at three times its optimum."""
 _SUPPORT = 1e-6
 
 
@@ -74,8 +73,23 @@ def bound_by_components(
     A search stops within `gap_usd_per_h` of its optimum. Components whose turn comes after
     `is_over` count with what the point's own duals prove, and there are no regions then.
     """
-    prices = settled_prices(frame, point, workers)
     region = regions_of(frame, point, workers)
+    return bound_beside(
+        frame, point, region, workers=workers, gap_usd_per_h=gap_usd_per_h, is_over=is_over
+    )
+
+
+def bound_beside(
+    frame: Frame,
+    point: MasterPoint,
+    region: Positions,
+    *,
+    workers: Workers,
+    gap_usd_per_h: float,
+    is_over: Callable[[], bool],
+) -> BlockBound:
+    """The bound with given regions (per site, from 0 up or ELSEWHERE): any disjoint ones do."""
+    prices = settled_prices(frame, point, workers)
     free = without_limits(frame, prices, region)
 
     def one(at: int) -> _Part:

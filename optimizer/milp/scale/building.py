@@ -8,15 +8,17 @@ is shared, so that who comes early leaves room to who comes later.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-from networkx.utils import UnionFind
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import cheapest_sites, component_arcs, full_price
+from optimizer.milp.scale.cluster import Effort
+from optimizer.milp.scale.filling import fill
 from optimizer.milp.scale.frame import Positions
-from optimizer.milp.scale.plan_search import BATCH, Effort, Job, Search, has_room, lots, step
+from optimizer.milp.scale.plan_search import BATCH, Job, Search, has_room, lots, step
 
 _TIGHT_SITES = 6
 _TIGHT_CLASSES = 400
@@ -34,7 +36,8 @@ def build(search: Search, *, effort: Effort) -> None:
     regions = [lot for lot in _regions(reach, tight) if len(lot) <= _TIGHT_CLASSES]
     for first in range(0, len(regions), BATCH):
         some = regions[first : first + BATCH]
-        step(search, [Job(classes=lot, free=_all_groups(search, lot)) for lot in some], effort)
+        jobs = [Job(classes=lot, free=_all_groups(search, lot)) for lot in some]
+        step(search, jobs, replace(effort, thorough=True))
         for lot in some:
             placed[lot] = True
     for least, most in pairwise((0, *_LEVELS, len(frame.budget_kw))):
@@ -42,26 +45,31 @@ def build(search: Search, *, effort: Effort) -> None:
         pending = lots(frame, level)
         for first in range(0, len(pending), BATCH):
             some = pending[first : first + BATCH]
-            _place(search, some, effort)
-            # a batch-mate may have taken the room that was meant
-            for lot in some:
-                if search.ledger.shed_part[lot].any():
-                    _place(search, [lot], effort)
+            # where a batch-mate took the room that was meant, other groups may do
+            for late in _place(search, some, effort):
+                _place(search, [late.classes], effort)
+    if search.is_over():
+        fill(ledger=search.ledger, prices=search.prices)
 
 
-def _place(search: Search, some: list[Positions], effort: Effort) -> None:
+def _place(search: Search, some: list[Positions], effort: Effort) -> list[Job]:
     jobs = [Job(classes=lot, free=_near_groups(search, lot), charged=True) for lot in some]
-    step(search, jobs, effort)
+    return step(search, jobs, effort, again=len(jobs) == 1)
 
 
 def _regions(reach: NDArray[np.bool_], classes: Positions) -> list[Positions]:
     """Classes that share sites, directly or over others; the largest lot first."""
-    joined = UnionFind(classes.tolist())
-    first: dict[int, int] = {}
-    for at in classes.tolist():
-        for site in np.flatnonzero(reach[at]).tolist():
-            joined.union(first.setdefault(site, at), at)
-    found = [np.array(sorted(lot), dtype=np.intp) for lot in joined.to_sets()]
+    of_class, of_site = np.nonzero(reach[classes])
+    label = np.arange(len(classes))
+    for _ in range(len(classes)):
+        least = np.full(reach.shape[1], len(classes))
+        np.minimum.at(least, of_site, label[of_class])
+        joined = label.copy()
+        np.minimum.at(joined, of_class, least[of_site])
+        if (joined == label).all():
+            break
+        label = joined
+    found = [classes[label == one] for one in np.unique(label)]
     return sorted(found, key=lambda lot: (-len(lot), int(lot[0])))
 
 

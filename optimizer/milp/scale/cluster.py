@@ -7,6 +7,8 @@ their cover against the loss of any site or pay for what they lack.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +21,16 @@ _OUTSIDE = 4
 _USELESS = 1e-9
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """Sites of a neighbourhood, gap and nodes of one search; `thorough`: with every heuristic."""
+
+    sites: int
+    gap: float
+    nodes: int
+    thorough: bool = False
+
+
 def rearrange(
     ledger: Ledger,
     classes: Positions,
@@ -26,8 +38,7 @@ def rearrange(
     free: NDArray[np.bool_],
     prices: Prices,
     charged: bool = False,
-    gap: float,
-    nodes: int,
+    effort: Effort,
 ) -> Change | None:
     """The cheapest answer for some classes over the `free` groups and what stands elsewhere, all
     other classes' traffic standing; None if the search finds none. `charged` makes replicas pay the
@@ -63,7 +74,9 @@ def rearrange(
         replica = replica + frame.accelerators[group] * prices.pool[frame.pool[group]]
         replica += frame.possible_kw[group] * prices.power[frame.site[group]]
     start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
-    answer = made.solve(replica, gap=gap, nodes=nodes, start=start)
+    answer = made.solve(
+        replica, gap=effort.gap, nodes=effort.nodes, start=start, thorough=effort.thorough
+    )
     return None if answer.values is None else made.change(answer.values)
 
 

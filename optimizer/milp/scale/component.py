@@ -173,17 +173,8 @@ class Kernel:
         ranks, row = np.unique(entries.rank, return_inverse=True)
         site = frame.site[entries.group]
         now = entries.cover * replicas[entries.group]
-        cover = exposure.cover[ranks]
-        fixed = cover.copy()
-        np.add.at(fixed, (row, site), -now)
-        used = cover > 0
-        used[row, site] = True
-        used |= (ranks >= exposure.own)[:, None]
-        used &= exposure.asked[ranks]
-        classes = exposure.classes[ranks]
-        served = np.where(np.isin(classes, self.arcs.classes), 1.0, 1.0 - shed[classes])
-        short = served[:, None] - (fixed.sum(axis=1)[:, None] - fixed)
-        lost = np.argwhere(used & (short > 1e-6) & (exposure.price[ranks] > 0)[:, None])
+        short = self._short(exposure, ranks, (row, site, now), shed=shed)
+        lost = np.argwhere(short > 1e-6)
         if len(lost) == 0:
             return nothing
         rank_of, site_of = lost[:, 0], lost[:, 1]
@@ -218,6 +209,31 @@ class Kernel:
         price = exposure.price[ranks[rank_of]]
         self._extra_price = np.concatenate([self._extra_price, price, np.zeros(len(ranks))])
         return ranks[rank_of], site_of, column + each
+
+    def _short(
+        self,
+        exposure: Exposure,
+        ranks: Positions,
+        now: tuple[Positions, Positions, Floats],
+        *,
+        shed: Floats,
+    ) -> Floats:
+        """What other groups than these leave uncovered of each rank at the loss of each site it
+        speaks of, 0 elsewhere; `now` is what these cover: row, site, cover.
+        """
+        row, site, covered = now
+        cover = exposure.cover[ranks]
+        fixed = cover.copy()
+        np.add.at(fixed, (row, site), -covered)
+        used = cover > 0
+        used[row, site] = True
+        used |= (ranks >= exposure.own)[:, None]
+        used &= exposure.asked[ranks] & (exposure.price[ranks] > 0)[:, None]
+        classes = exposure.classes[ranks]
+        served = np.where(np.isin(classes, self.arcs.classes), 1.0, 1.0 - shed[classes])
+        left = served[:, None] - (fixed.sum(axis=1)[:, None] - fixed)
+        short: Floats = np.where(used, left, 0.0)
+        return short
 
     def _shelter(self, exposure: Exposure, entries: Entries, place: Positions) -> None:
         """Room for replicas that only the loss of an ingress asks for: as many as the class takes
@@ -300,6 +316,7 @@ class Kernel:
         gap: float,
         nodes: int,
         start: tuple[NDArray[np.intp], Floats] | None = None,
+        thorough: bool = False,
     ) -> lp.Answer:
         """Search; replicas that run already are spared their start only within a room."""
         kept = np.where(self._running > 0, self.frame.start_usd_per_h[self.group], 0.0)
@@ -317,7 +334,7 @@ class Kernel:
             whole=self.first_replica + np.arange(self._groups),
         )
         seed = self.frame.tables.problem.plan_policy.seed
-        return lp.solve(made, gap=gap, nodes=nodes, seed=seed, start=start)
+        return lp.solve(made, gap=gap, nodes=nodes, seed=seed, start=start, thorough=thorough)
 
     def change(self, values: Floats) -> Change:
         """What a point stands for: whole replicas, flows above dust."""

@@ -201,9 +201,9 @@ class Ledger:
     def _cost(self, replicas: Floats, shed: Floats, used: Use, network: float) -> float:
         frame = self.frame
         started = np.maximum(0.0, replicas - frame.running)
-        hardware = replicas @ frame.fixed_usd_per_h + started @ frame.start_usd_per_h
+        hardware = (replicas * frame.fixed_usd_per_h + started * frame.start_usd_per_h).sum()
         power = frame.energy_usd_per_h(np.maximum(0.0, used.drawn_kw))
-        return float(hardware + shed @ frame.shed_usd_per_h) + power + network
+        return float(hardware + (shed * frame.shed_usd_per_h).sum()) + power + network
 
 
 def _unserved(change: Change) -> Floats:

@@ -234,6 +234,7 @@ def solve(
     nodes: int = 1,
     seed: int = 0,
     start: tuple[NDArray[np.intp], Floats] | None = None,
+    thorough: bool = False,
 ) -> Answer:
     """Solve an LP or, within a gap and node budget, a MIP from a partial first guess.
 
@@ -248,8 +249,8 @@ def solve(
         "mip_max_nodes": nodes,
         "mip_pscost_minreliable": 1,
         # measured on clusters of sites: the points come from RENS, the others cost as much time
-        "mip_heuristic_run_rins": False,
-        "mip_heuristic_run_root_reduced_cost": False,
+        "mip_heuristic_run_rins": thorough,
+        "mip_heuristic_run_root_reduced_cost": thorough,
         "mip_heuristic_run_feasibility_jump": False,
         "mip_allow_restart": False,
         "mip_feasibility_tolerance": 1e-7,

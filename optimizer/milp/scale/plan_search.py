@@ -22,7 +22,7 @@ from optimizer.milp.scale.catalogue import (
     full_price,
     next_ingress_arcs,
 )
-from optimizer.milp.scale.cluster import concerned, rearrange
+from optimizer.milp.scale.cluster import Effort, concerned, rearrange
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
@@ -40,15 +40,6 @@ _DOORS = 8
 _SPARE_SITES = 3
 _AGAIN = 2
 _DUST = 1e-6
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Effort:
-    """Sites of a neighbourhood, gap and nodes of one search."""
-
-    sites: int
-    gap: float
-    nodes: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -277,11 +268,13 @@ def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) 
     return before - ledger.cost_usd_per_h()
 
 
-def step(search: Search, jobs: list[Job], effort: Effort) -> None:
-    """Search some neighbourhoods of the same ledger, then take what they found in order."""
+def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True) -> list[Job]:
+    """Search some neighbourhoods of the same ledger, then take what they found in order; the jobs
+    that a batch-mate left no room, unless they are to be searched `again` alone.
+    """
     if search.is_over():
-        return
-    ledger = search.ledger
+        return []
+    ledger, late = search.ledger, []
 
     def one(job: Job) -> Change | None:
         return rearrange(
@@ -290,18 +283,21 @@ def step(search: Search, jobs: list[Job], effort: Effort) -> None:
             free=job.free,
             prices=search.prices,
             charged=job.charged,
-            gap=effort.gap,
-            nodes=effort.nodes,
+            effort=effort,
         )
 
     for job, found in zip(jobs, search.workers.map(one, jobs), strict=True):
         change = found
         if change is not None and not _is_current(ledger, job, change):
+            if not again:
+                late.append(job)
+                continue
             change = one(job)
         if change is None or not ledger.fits(change):
             continue
         if ledger.with_change(change)[1] < ledger.cost_usd_per_h() - 1e-9:
             ledger.put(change)
+    return late
 
 
 def _is_current(ledger: Ledger, job: Job, change: Change) -> bool:

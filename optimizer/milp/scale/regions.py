@@ -114,7 +114,7 @@ def share_of(
     covers = np.bincount(block.place[wide], (block.cover * cover_worth(block, worth))[wide], groups)
     lost = np.bincount(block.loss_row, np.where(block.moved, worth.loss, 0.0), block.classes)
     safe = np.flatnonzero(here[block.safe_place] & ~narrow[block.safe_row])
-    covers += np.bincount(
+    covers = covers + np.bincount(
         block.safe_place[safe], block.safe_cover[safe] * lost[block.safe_row[safe]], groups
     )
     profit = worth.demand[arcs.row[wide]] - block.flow_usd_per_h[wide]

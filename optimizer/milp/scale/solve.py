@@ -16,12 +16,12 @@ from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
+from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.converge import converge
 from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.plan_search import (
-    Effort,
     Search,
     begin,
     mend,
@@ -94,7 +94,7 @@ def solve_at_scale(
     sample = sampled_arcs(frame, opening, hands)
     cleared = clear(frame, sample, prices=opening, steps=_STEPS)
     relaxation = relax(
-        frame, cleared, hands, tolerance=min(0.005, max(1e-4, gap_limit / 5)), is_over=is_over
+        frame, cleared, hands, tolerance=min(0.005, max(1e-4, gap_limit / 4)), is_over=is_over
     )
     converged = converge(
         frame, relaxation, hands, tolerance=max(1e-4, gap_limit / 10), is_over=is_over

@@ -9,8 +9,9 @@ import numpy as np
 
 from optimizer.costs import priced_plan
 from optimizer.milp.extract import whole_basis_points
+from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.ledger import Change, Ledger
-from optimizer.milp.scale.plan_search import Effort, Job, Search, lots, step
+from optimizer.milp.scale.plan_search import Job, Search, lots, step
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
 

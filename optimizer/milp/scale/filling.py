@@ -1,0 +1,103 @@
+"""What is not placed yet, placed at once: for want of time, greedy and without a search.
+
+Decides class by class, the dearest to shed first: over what standing replicas have left, the
+cheapest first, then over new replicas where they fit. Knows nothing of the loss of a site.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
+from optimizer.milp.scale.frame import Frame, Prices
+from optimizer.milp.scale.ledger import Change, Flows, Ledger
+from optimizer.tables import Floats
+
+_TRIED = 60
+_SLIVER = 1e-7
+_USELESS = 1e-9
+
+
+class _Stock:
+    """Replicas, their free rated work and the shared limits, as classes take from them."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        frame, used = ledger.frame, ledger.used
+        self._frame: Frame = frame
+        self.replicas = ledger.replicas.copy()
+        self.spare = ledger.replicas * frame.rateable - ledger.busy
+        self._pool = frame.pool_count - used.accelerators
+        self._possible_kw = frame.budget_kw - used.possible_kw
+        self._supply_kw = frame.stack.limit_kw.sum(axis=1) - used.drawn_kw
+
+    def take(self, group: int, busy: float, wanted: float) -> float:
+        """Part of a class taken by a group, up to `wanted`; `busy` replicas is the whole class."""
+        frame, site = self._frame, int(self._frame.site[group])
+        per_replica = float(frame.rateable[group])
+        lacks = max(0.0, wanted * busy - float(self.spare[group]))
+        new = np.ceil(lacks / per_replica - 1e-9)
+        each_kw = float(frame.idle_kw[group] + frame.busy_kw[group] * per_replica)
+        room = (
+            (float(frame.most[group]) - self.replicas[group]),
+            self._pool[frame.pool[group]] / float(frame.accelerators[group]),
+            self._possible_kw[site] / max(float(frame.possible_kw[group]), 1e-12),
+            (self._supply_kw[site] - wanted * busy * float(frame.busy_kw[group]))
+            / max(each_kw, 1e-12),
+        )
+        new = max(0.0, min(float(new), float(np.floor(min(room) + 1e-9))))
+        self.replicas[group] += new
+        self.spare[group] += new * per_replica
+        self._pool[frame.pool[group]] -= new * frame.accelerators[group]
+        self._possible_kw[site] -= new * frame.possible_kw[group]
+        self._supply_kw[site] -= new * frame.idle_kw[group]
+        supplied = max(0.0, self._supply_kw[site] / max(float(frame.busy_kw[group]), 1e-12))
+        done = min(wanted * busy, float(self.spare[group]) * (1 - _SLIVER), float(supplied))
+        done = max(0.0, done)
+        self.spare[group] -= done
+        self._supply_kw[site] -= done * frame.busy_kw[group]
+        return min(wanted, done / max(busy, _USELESS))
+
+
+def fill(ledger: Ledger, prices: Prices) -> None:
+    """Serve what a ledger leaves unserved as far as there is room."""
+    frame = ledger.frame
+    stock = _Stock(ledger)
+    work_price = frame.work_price(prices)
+    left = np.flatnonzero(ledger.shed_part > 0)
+    parts = [ledger.flows_of(left)]
+    for at in left[np.lexsort((left, -frame.shed_usd_per_h[left]))].tolist():
+        arcs = component_arcs(frame, np.array([at]))
+        price = full_price(frame, arcs, work_price)
+        part = _taken(stock, arcs, price, float(ledger.shed_part[at]))
+        used = np.flatnonzero(part > _SLIVER)
+        parts.append(
+            Flows(
+                cls=np.full(len(used), at),
+                group=arcs.group[used],
+                part=part[used],
+                busy=part[used] * arcs.busy[used],
+                usd_per_h=part[used] * arcs.network_usd_per_h[used],
+            )
+        )
+    flows = Flows(
+        cls=np.concatenate([one.cls for one in parts]),
+        group=np.concatenate([one.group for one in parts]),
+        part=np.concatenate([one.part for one in parts]),
+        busy=np.concatenate([one.busy for one in parts]),
+        usd_per_h=np.concatenate([one.usd_per_h for one in parts]),
+    )
+    every = np.arange(frame.groups)
+    ledger.put(Change(classes=left, group=every, replicas=stock.replicas, flows=flows))
+
+
+def _taken(stock: _Stock, arcs: ComponentArcs, price: Floats, wanted: float) -> Floats:
+    part = np.zeros(arcs.count)
+    has_spare = stock.spare[arcs.group] > _SLIVER
+    usable = np.flatnonzero(arcs.busy > _USELESS)
+    order = usable[np.lexsort((arcs.group[usable], price[usable], ~has_spare[usable]))]
+    for at in order[:_TRIED].tolist():
+        if wanted <= _SLIVER:
+            break
+        part[at] = stock.take(int(arcs.group[at]), float(arcs.busy[at]), wanted)
+        wanted -= part[at]
+    return part
