@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from optimizer.costs import network_usd_per_request, shed_price_usd_per_h
+from optimizer.milp.survive_pairs import Ground
 from optimizer.plan import Plan, SurvivalShare
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -53,6 +55,11 @@ class Standing:
         self.link_keys = [key for key in self.all.limits if key[0] == "link_bandwidth"]
         self.tight_supplies = self._tight_supplies()
         self._offers: dict[tuple[str, str], tuple[Offer, ...]] = {}
+
+    @cached_property
+    def ground(self) -> Ground:
+        """What losses have in common for protected traffic; asked for without a certificate."""
+        return Ground(self.protected, self.plan)
 
     def offers(self, left: Reach, class_id: str) -> tuple[Offer, ...]:
         """Where a class may go from where it then enters, cheapest first. The lost site's groups

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 
 from optimizer.milp.flows import Flow, cheapest_flows
-from optimizer.milp.survive_local import best_answer, cheapest_others
+from optimizer.milp.survive_local import best_answer
 from optimizer.plan import SurvivalShare
 from optimizer.reroute_standing import Standing
 from optimizer.survive import AfterLoss, RowKey
@@ -72,8 +72,7 @@ class Work:
         standing, survivors = self.standing, self.standing.protected
         touched = survivors.touched.get(self.lost_site_id, set())
         if certificate is None and touched:
-            gives = cheapest_others(survivors, standing.plan)
-            certificate = best_answer(survivors, self.lost_site_id, gives=gives).survival
+            certificate = best_answer(standing.ground, self.lost_site_id).survival
         listed: dict[str, dict[str, int]] = defaultdict(dict)
         for entry in certificate or ():
             listed[entry.class_id][entry.group_id] = entry.basis_points

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from optimizer.costs import shed_price_usd_per_h, usable_part
 from optimizer.milp.constraints_survive import SurvivalCut
-from optimizer.milp.survive_local import best_answer, cheapest_others
+from optimizer.milp.survive_local import best_answer
+from optimizer.milp.survive_pairs import Ground
 from optimizer.plan import Plan
 from optimizer.reach import Reach
 from optimizer.survive import (
@@ -82,13 +83,13 @@ class Losses:
         if not self.asked:
             return Survived(plan=plan)
         survivors = Survivors(self.reach, plan)
-        gives = cheapest_others(survivors, plan)
+        ground = Ground(survivors, plan)
         n = {g.group.group_id: float(g.replicas) for g in plan.groups}
         shed_bp = {s.class_id: float(s.basis_points) for s in plan.shed}
         cuts: list[SurvivalCut] = []
         answers: list[LossAnswer] = []
         for lost_site_id in survivors.losses():
-            answers.append(best_answer(survivors, lost_site_id, gives=gives))
+            answers.append(best_answer(ground, lost_site_id))
             if answers[-1].exposed:
                 cuts += self.recourse(lost_site_id).cuts(n=n, shed_bp=shed_bp)
         plan = with_certificate(self.reach, plan, answers=answers)

@@ -29,7 +29,7 @@ _SAVING_PART = 1e-6
 """A class joins where a basis point of it moved over saves more, as part of its own exposure."""
 
 _ROUNDS = 40
-"""Classes and limits join in so many rounds at most; what stands then is lawful all the same."""
+"""Classes and limits join in so many rounds at most; the checker judges what stands then."""
 
 _OVERFULL = 1e-9
 """A limit passed by less, as part of what there is of it, is one kept."""
@@ -43,22 +43,18 @@ def certify(reach: Reach, plan: Plan) -> Plan:
     if not is_asked(reach):
         return plan
     survivors = Survivors(reach, plan)
-    gives = cheapest_others(survivors, plan)
-    answers = [best_answer(survivors, site_id, gives=gives) for site_id in survivors.losses()]
+    ground = Ground(survivors, plan)
+    answers = [best_answer(ground, site_id) for site_id in survivors.losses()]
     return with_certificate(reach, plan, answers=answers)
 
 
-def cheapest_others(survivors: Survivors, plan: Plan) -> Ground:
-    """What the losses of a plan have in common, for `best_answer`."""
-    return Ground(survivors, plan)
-
-
-def best_answer(survivors: Survivors, lost_site_id: str, *, gives: Ground) -> LossAnswer:
+def best_answer(ground: Ground, lost_site_id: str) -> LossAnswer:
     """The nearest sites' answer to a loss, or the linear problem's where that is better."""
+    survivors = ground.survivors
     nearest = survivors.nearest(lost_site_id)
     if not nearest.exposed and not nearest.pushes:
         return nearest
-    again = _Loss(gives, lost_site_id).answer()
+    again = _Loss(ground, lost_site_id).answer()
     before, after = (exposure_usd_per_h(survivors.reach, a.exposed) for a in (nearest, again))
     return again if after <= before else nearest
 

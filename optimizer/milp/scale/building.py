@@ -49,7 +49,7 @@ def build(search: Search, *, effort: Effort) -> None:
             for late in _place(search, some, effort):
                 _place(search, [late.classes], effort)
     if search.is_over():
-        fill(ledger=search.ledger, prices=search.prices)
+        fill(search.ledger, search.prices, worth=search.worth)
 
 
 def _place(search: Search, some: list[Positions], effort: Effort) -> list[Job]:

@@ -7,16 +7,24 @@ their cover against the loss of any site or pay for what they lack.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.scale.catalogue import ComponentArcs, cheapest, component_arcs, flow_price
+from optimizer.milp.scale.catalogue import (
+    ComponentArcs,
+    cheapest,
+    component_arcs,
+    flow_price,
+    full_price,
+)
 from optimizer.milp.scale.component import Kernel
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
 
+_INSIDE = 32
 _OUTSIDE = 4
 _USELESS = 1e-9
 
@@ -39,6 +47,7 @@ def rearrange(
     prices: Prices,
     charged: bool = False,
     effort: Effort,
+    is_over: Callable[[], bool],
 ) -> Change | None:
     """The cheapest answer for some classes over the `free` groups and what stands elsewhere, all
     other classes' traffic standing; None if the search finds none. `charged` makes replicas pay the
@@ -75,7 +84,12 @@ def rearrange(
         replica += frame.possible_kw[group] * prices.power[frame.site[group]]
     start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
     answer = made.solve(
-        replica, gap=effort.gap, nodes=effort.nodes, start=start, thorough=effort.thorough
+        replica,
+        gap=effort.gap,
+        nodes=effort.nodes,
+        start=start,
+        thorough=effort.thorough,
+        is_over=is_over,
     )
     return None if answer.values is None else made.change(answer.values)
 
@@ -106,12 +120,17 @@ def _choose(
     free: NDArray[np.bool_],
     prices: Prices,
 ) -> NDArray[np.bool_]:
-    """All arcs to groups that are free here, the used ones and the cheapest to others standing."""
+    """The used arcs, each class's cheapest to groups that are free here, on replicas that stand
+    anyway and on its own, and the cheapest few to others standing.
+    """
     usable = arcs.busy > _USELESS
     inside = free[arcs.group] & usable
     outside = (ledger.replicas > 0)[arcs.group] & ~free[arcs.group] & usable
-    price = np.where(outside, flow_price(frame, arcs, prices), np.inf)
-    kept = inside | (outside & cheapest(arcs, price, _OUTSIDE))
+    flow = flow_price(frame, arcs, prices)
+    full = full_price(frame, arcs, frame.work_price(prices))
+    kept = outside & cheapest(arcs, np.where(outside, flow, np.inf), _OUTSIDE)
+    for price in (flow, full):
+        kept |= inside & cheapest(arcs, np.where(inside, price, np.inf), _INSIDE)
     flows = ledger.flows_of(arcs.classes)
     here = np.searchsorted(arcs.classes, flows.cls) * frame.groups + flows.group
     return kept | (np.isin(arcs.row * frame.groups + arcs.group, here) & usable)

@@ -11,6 +11,8 @@ little at worst, never too much.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -317,6 +319,7 @@ class Kernel:
         nodes: int,
         start: tuple[NDArray[np.intp], Floats] | None = None,
         thorough: bool = False,
+        is_over: Callable[[], bool] | None = None,
     ) -> lp.Answer:
         """Search; replicas that run already are spared their start only within a room."""
         kept = np.where(self._running > 0, self.frame.start_usd_per_h[self.group], 0.0)
@@ -334,7 +337,15 @@ class Kernel:
             whole=self.first_replica + np.arange(self._groups),
         )
         seed = self.frame.tables.problem.plan_policy.seed
-        return lp.solve(made, gap=gap, nodes=nodes, seed=seed, start=start, thorough=thorough)
+        return lp.solve(
+            made,
+            gap=gap,
+            nodes=nodes,
+            seed=seed,
+            start=start,
+            thorough=thorough,
+            is_over=is_over,
+        )
 
     def change(self, values: Floats) -> Change:
         """What a point stands for: whole replicas, flows above dust."""

@@ -1,19 +1,24 @@
 """What is not placed yet, placed at once: for want of time, greedy and without a search.
 
 Decides class by class, the dearest to shed first: over what standing replicas have left, the
-cheapest first, then over new replicas where they fit. Knows nothing of the loss of a site.
+cheapest first, then over new replicas where they fit, on groups worth having first. Then, loss by
+loss, one replica more for each protected class that is exposed, as far as there is room.
 """
 
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
 from optimizer.milp.scale.frame import Frame, Prices
 from optimizer.milp.scale.ledger import Change, Flows, Ledger
+from optimizer.milp.scale.plan_search import has_room
 from optimizer.tables import Floats
 
 _TRIED = 60
+_SHELTERS = 3
+_PAIN_USD_PER_H = 0.1
 _SLIVER = 1e-7
 _USELESS = 1e-9
 
@@ -58,7 +63,7 @@ class _Stock:
         return min(wanted, done / max(busy, _USELESS))
 
 
-def fill(ledger: Ledger, prices: Prices) -> None:
+def fill(ledger: Ledger, prices: Prices, *, worth: NDArray[np.bool_]) -> None:
     """Serve what a ledger leaves unserved as far as there is room."""
     frame = ledger.frame
     stock = _Stock(ledger)
@@ -68,7 +73,7 @@ def fill(ledger: Ledger, prices: Prices) -> None:
     for at in left[np.lexsort((left, -frame.shed_usd_per_h[left]))].tolist():
         arcs = component_arcs(frame, np.array([at]))
         price = full_price(frame, arcs, work_price)
-        part = _taken(stock, arcs, price, float(ledger.shed_part[at]))
+        part = _taken(stock, arcs, price, float(ledger.shed_part[at]), worth=worth)
         used = np.flatnonzero(part > _SLIVER)
         parts.append(
             Flows(
@@ -88,13 +93,44 @@ def fill(ledger: Ledger, prices: Prices) -> None:
     )
     every = np.arange(frame.groups)
     ledger.put(Change(classes=left, group=every, replicas=stock.replicas, flows=flows))
+    _shelter(ledger, prices)
 
 
-def _taken(stock: _Stock, arcs: ComponentArcs, price: Floats, wanted: float) -> Floats:
+def _shelter(ledger: Ledger, prices: Prices) -> None:
+    """One replica more for what is exposed, the dearest first, where that saves something."""
+    frame, exposure = ledger.frame, ledger.exposure
+    replica = frame.replica_price(prices)
+    exposed = exposure.each_usd_per_h(ledger.shed_part)
+    order = np.lexsort((np.arange(len(exposed)), -exposed))
+    none = ledger.flows_of(np.zeros(0, dtype=np.intp))
+    for rank in order[exposed[order] > _PAIN_USD_PER_H].tolist():
+        group, fill_ = exposure.arcs_of(rank)
+        usable = has_room(ledger)[group]
+        group, fill_ = group[usable], fill_[usable]
+        price = replica[group] * np.maximum(1.0, 1.0 / np.maximum(fill_, 1e-9))
+        for at in group[np.lexsort((group, price))[:_SHELTERS]].tolist():
+            one = np.array([at])
+            more = Change(
+                classes=none.cls, group=one, replicas=ledger.replicas[one] + 1, flows=none
+            )
+            if ledger.fits(more) and ledger.with_change(more)[1] < ledger.cost_usd_per_h():
+                ledger.put(more)
+                break
+
+
+def _taken(
+    stock: _Stock,
+    arcs: ComponentArcs,
+    price: Floats,
+    wanted: float,
+    *,
+    worth: NDArray[np.bool_],
+) -> Floats:
     part = np.zeros(arcs.count)
     has_spare = stock.spare[arcs.group] > _SLIVER
     usable = np.flatnonzero(arcs.busy > _USELESS)
-    order = usable[np.lexsort((arcs.group[usable], price[usable], ~has_spare[usable]))]
+    group = arcs.group[usable]
+    order = usable[np.lexsort((group, price[usable], ~worth[group], ~has_spare[usable]))]
     for at in order[:_TRIED].tolist():
         if wanted <= _SLIVER:
             break

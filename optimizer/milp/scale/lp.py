@@ -213,13 +213,14 @@ def limit(highs: Any, *, pivots: int) -> None:
 
 
 def interruptible(highs: Any, is_over: Callable[[], bool]) -> None:
-    """Let runs of an open LP stop once `is_over` says so."""
+    """Let runs of an open problem stop once `is_over` says so."""
 
     def ask(event: Any) -> None:
         if is_over():
             event.interrupt()
 
     highs.cbSimplexInterrupt.subscribe(ask)
+    highs.cbMipInterrupt.subscribe(ask)
 
 
 def bounds(highs: Any, columns: NDArray[np.int32], lower: Floats, upper: Floats) -> None:
@@ -235,8 +236,10 @@ def solve(
     seed: int = 0,
     start: tuple[NDArray[np.intp], Floats] | None = None,
     thorough: bool = False,
+    is_over: Callable[[], bool] | None = None,
 ) -> Answer:
-    """Solve an LP or, within a gap and node budget, a MIP from a partial first guess.
+    """Solve an LP or, within a gap and node budget, a MIP from a partial first guess. Stopped by
+    `is_over`, the answer is the best point so far, if any.
 
     Raises FatalError if HiGHS errs.
     """
@@ -262,6 +265,8 @@ def solve(
     if start is not None:
         index, value = start
         _must(highs.setSolution(len(index), index.astype(np.int32), value), "take the start")
+    if is_over is not None:
+        interruptible(highs, is_over)
     _must(highs.run(), "run")
     info = highs.getInfo()
     feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible

@@ -32,7 +32,7 @@ from optimizer.tables import Floats
 BATCH = 2
 """Jobs that look at the same ledger."""
 
-LOT = 600
+LOT = 300
 """Classes of one component placed at once, at most."""
 
 _PAIN_USD_PER_H = 1e-3
@@ -284,6 +284,7 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
             prices=search.prices,
             charged=job.charged,
             effort=effort,
+            is_over=search.is_over,
         )
 
     for job, found in zip(jobs, search.workers.map(one, jobs), strict=True):

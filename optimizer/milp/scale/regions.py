@@ -149,7 +149,7 @@ def share_of(
         block=small,
         narrow=narrow,
         group=group,
-        cover_usd_per_h=covers[group],
+        cover_usd_per_h=covers[group].astype(np.float64),
         slope=slope[:, group],
         level=level[:, group],
     )

@@ -166,7 +166,7 @@ def _judged(
     if violations:
         told = certified(reach, plan)
         violations = check_plan(problem, told)
-    plan = _named(told, problem, hit=hit)
+    plan = _named(told, problem, hit=hit, is_over=is_over)
     if violations:
         named = "; ".join(v.message() for v in violations[:5])
         return Outcome(
@@ -188,9 +188,12 @@ def _judged(
     )
 
 
-def _named(plan: Plan, problem: Problem, *, hit: str) -> Plan:
-    """The plan with the limit that kept it from its gap, what is exposed counted."""
-    return replace(plan, hit_limit="" if plan.gap <= problem.plan_policy.gap_limit else hit)
+def _named(plan: Plan, problem: Problem, *, hit: str, is_over: bool) -> Plan:
+    """The plan with what stopped its search: a time limit also where the gap is met, since another
+    machine may come to another plan.
+    """
+    met = plan.gap <= problem.plan_policy.gap_limit
+    return replace(plan, hit_limit=hit if is_over or not met else "")
 
 
 def _deadline(problem: Problem, clock: Clock | None) -> Callable[[], bool]:

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from optimizer.arcs import find_arcs
-from optimizer.milp.flows import Flow, cheapest_flows
 from optimizer.milp.scale.catalogue import next_ingress_arcs
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import take_frame
@@ -72,16 +71,6 @@ def test_the_ledger_never_says_more_than_the_certificate(problem: Problem) -> No
     )
     counted = ledger.exposure.usd_per_h(ledger.shed_part)
     assert counted <= stated * (1 + 1e-6) + 5e-4 * (1 + abs(ledger.frame.shed_usd_per_h.sum()))
-
-
-def test_what_others_overfill_is_no_room_when_they_give_way() -> None:
-    room = ("throughput", "a/p/v/x1")
-    flow = Flow(class_id="c", group_id="a/p/v/x1", price=0.0, uses={room: 1e-4})
-    # others use 0.5 where 0.4 is left for them: what moves in may have 0.4
-    parts = cheapest_flows(
-        [flow], limits={room: -0.1}, shed_price={"c": 1.0}, give_way={room: (0.5, 0.01)}
-    )
-    assert parts["c"]["a/p/v/x1"] == pytest.approx(4_000)
 
 
 def test_a_site_that_answers_only_after_the_loss_of_the_ingress_gets_its_replica() -> None:
