@@ -15,6 +15,7 @@ from optimizer.milp.scale.block import Worth, earned, proven_usd_per_h, take_blo
 from optimizer.milp.scale.block_search import relaxed, root_bound, searched
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
+from optimizer.milp.scale.priced import duals_of, price_all
 from optimizer.milp.scale.region_rows import RegionRows
 from optimizer.milp.scale.regions import (
     Share,
@@ -89,7 +90,7 @@ def bound_beside(
     is_over: Callable[[], bool],
 ) -> BlockBound:
     """The bound with given regions (per site, from 0 up or ELSEWHERE): any disjoint ones do."""
-    prices = settled_prices(frame, point, workers)
+    prices = better_prices(frame, point, workers)
     free = without_limits(frame, prices, region)
 
     def one(at: int) -> _Part:
@@ -159,6 +160,16 @@ def _part(
         for one in np.unique(where[where >= 0])
     ]
     return _Part(alone=alone, beside_usd_per_h=proven, shares=shares)
+
+
+def better_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:
+    """A point's own prices or the settled ones, whichever prove more with its duals."""
+    both = (point.prices, settled_prices(frame, point, workers))
+    proven = [
+        price_all(frame, duals_of(replace(point, prices=prices)), workers, count=1).bound_usd_per_h
+        for prices in both
+    ]
+    return both[int(np.argmax(proven))]
 
 
 def settled_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:

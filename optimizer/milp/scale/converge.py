@@ -35,8 +35,8 @@ from optimizer.tables import Floats
 Bools = NDArray[np.bool_]
 
 _ROUNDS = 14
-_WORK = 2e8
-"""Pivots times rows of all rounds (about 2 s); the first is solved whatever it takes."""
+_WORK = 6e8
+"""Pivots times rows of all rounds (about 6 s); the first is solved whatever it takes."""
 
 _GROWTH = 2.0
 """A round begins only if so many times the work of the last is left."""
@@ -51,12 +51,15 @@ _SLIVER = 1e-6
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Converged:
-    """The last complete point and the best bound proven (USD/h). Rounds that stop early leave the
-    bound at the plain relaxation's: at the point's prices components prove more.
+    """The last complete point, after how many rounds, and the best bound proven (USD/h).
+
+    Rounds that stop early leave the bound at the plain relaxation's: at good prices components
+    prove more.
     """
 
     point: MasterPoint
     bound_usd_per_h: float
+    rounds: int
 
 
 def converge(
@@ -73,11 +76,11 @@ def converge(
     """
     point, best = plain_point(frame, relaxation), relaxation.bound_usd_per_h
     if is_over():
-        return Converged(point=point, bound_usd_per_h=best)
+        return Converged(point=point, bound_usd_per_h=best, rounds=0)
     losses = losses_of(frame)
     point = _with_choices(frame, point, losses, workers)
     rowed, arcs, refuges = broken(frame, point, losses=losses), point.arcs, point.refuges
-    work = 0.0
+    work, rounds = 0.0, 0
     for turn in range(_ROUNDS):
         master = Master(
             frame, arcs, refuges=refuges, rowed=rowed, shed_usd_per_h=frame.shed_usd_per_h
@@ -87,7 +90,7 @@ def converge(
         )
         if solved is None:
             break
-        point, work = solved, work + master.work()
+        point, work, rounds = solved, work + master.work(), turn + 1
         more = broken(frame, point, losses=losses)
         grown = len(more.classes) + len(more.losses) - len(rowed.classes) - len(rowed.losses)
         if is_over() or _WORK - work < _GROWTH * master.work():
@@ -101,7 +104,7 @@ def converge(
             break
         rowed, arcs = more, union(frame, [arcs, *priced.wanted])
         refuges = union(frame, [refuges, *priced.refuges])
-    return Converged(point=point, bound_usd_per_h=best)
+    return Converged(point=point, bound_usd_per_h=best, rounds=rounds)
 
 
 def plain_point(frame: Frame, relaxation: Relaxation) -> MasterPoint:

@@ -18,7 +18,7 @@ from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
-from optimizer.milp.scale.converge import converge
+from optimizer.milp.scale.converge import converge, plain_point
 from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.plan_search import (
@@ -47,6 +47,7 @@ from sites.units import MS_PER_S
 METHOD_LP = "scale: relaxation with whole-replica rows, priced over all arcs"
 METHOD_MIP = "scale: components in whole replicas at shared prices"
 _STEPS = 200
+_SETTLED_ROUNDS = 3
 _PASSES = 8
 _SITES = 6
 _ROUGH_SITES = 4
@@ -114,9 +115,11 @@ def solve_at_scale(
     build(search, effort=Effort(sites=_SITES, gap=2 * gap_limit, nodes=1))
     method = METHOD_LP
     if relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit and not is_over():
+        # the prices of the first rounds still jump; the plain relaxation's prove more
+        is_rough = converged.rounds < _SETTLED_ROUNDS
         blocks = bound_by_components(
             frame,
-            point,
+            plain_point(frame, relaxation) if is_rough else point,
             hands,
             gap_usd_per_h=gap_limit / 10 * bound / len(frame.components),
             is_over=is_over,
