@@ -1,12 +1,7 @@
-"""One component's problem as a small MIP: whole replicas, all else as prices or as room.
+"""Some classes' problem as a small MIP: whole replicas within room.
 
-Two readings of one kernel. Over `Prices` the shared limits cost something and bind nothing: its
-proven optimum, summed over components, bounds any plan (`bound`). Within `Room` the shared limits
-are hard, what others take already taken off: its point is a component's part of a plan (`place`).
-
-Only a few groups get columns. In the bound everything left out is offered to each class as one
-uncapacitated arc at the least it could cost on perfectly filled replicas, so leaving out proves too
-little at worst, never too much.
+The shared limits are hard, what others take already taken off: its point is a part of a plan
+(`cluster`). Only the groups handed in get columns.
 """
 
 from __future__ import annotations
@@ -19,63 +14,14 @@ from numpy.typing import NDArray
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import (
     ComponentArcs,
-    cheapest,
-    flow_price,
-    full_price,
 )
 from optimizer.milp.scale.exposure import Entries, Exposure
-from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.milp.scale.ledger import Change, Flows, Use
 from optimizer.tables import Floats
 
 _USELESS = 1e-9
 _DUST = 1e-7
-_SPARE_SITES = 3
-
-
-def price_bound(
-    frame: Frame,
-    arcs: ComponentArcs,
-    prices: Prices,
-    *,
-    near: int,
-    margin: float,
-    gap: float,
-    nodes: int,
-) -> tuple[float, float]:
-    """Least a component can cost at prices (USD/h), proven, and on perfectly filled replicas.
-
-    `near` cheapest arcs of each class within `margin` of its least price say which groups get
-    columns.
-    """
-    full = full_price(frame, arcs, frame.work_price(prices))
-    shed = frame.shed_usd_per_h[arcs.classes]
-    least = arcs.least(full, otherwise=shed)
-    close = cheapest(arcs, full, near) & (full <= (least + np.abs(least) * margin)[arcs.row])
-    included = np.zeros(frame.groups, dtype=np.bool_)
-    included[arcs.group[close]] = True
-    inside = included[arcs.group]
-    elsewhere = shed.copy()
-    np.minimum.at(elsewhere, arcs.row[~inside], full[~inside])
-    flow = flow_price(frame, arcs, prices)
-    kept = inside & (flow < elsewhere[arcs.row])
-    few = arcs.only(kept)
-    replica = frame.replica_price(prices)
-    perfect = float(least.sum())
-    if few.count == 0:
-        return perfect, perfect
-    group = np.unique(few.group)
-    made = Kernel(
-        frame,
-        few,
-        flow[kept],
-        group=group,
-        shed_usd_per_h=elsewhere,
-        base=np.zeros(len(group)),
-    )
-    # what a replica earns at such prices stands in the dual offset
-    answer = made.solve(np.maximum(0.0, replica[group]), gap=gap, nodes=nodes)
-    return max(answer.bound, perfect), perfect
 
 
 def _protected(frame: Frame, arcs: ComponentArcs) -> Floats:

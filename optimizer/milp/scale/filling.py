@@ -13,11 +13,9 @@ from numpy.typing import NDArray
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
 from optimizer.milp.scale.frame import Frame, Prices
 from optimizer.milp.scale.ledger import Change, Flows, Ledger
-from optimizer.milp.scale.plan_search import has_room
 from optimizer.tables import Floats
 
 _TRIED = 60
-_SHELTERS = 3
 _PAIN_USD_PER_H = 0.1
 _SLIVER = 1e-7
 _USELESS = 1e-9
@@ -62,6 +60,22 @@ class _Stock:
         self._supply_kw[site] -= done * frame.busy_kw[group]
         return min(wanted, done / max(busy, _USELESS))
 
+    def opens(self, group: int) -> bool:
+        """Whether there was room for one replica more of a group; it stands now."""
+        frame, pool, site = self._frame, self._frame.pool[group], self._frame.site[group]
+        fits = (
+            self.replicas[group] + 1 <= frame.most[group]
+            and self._pool[pool] >= frame.accelerators[group] - 1e-9
+            and self._possible_kw[site] >= frame.possible_kw[group] - 1e-9
+            and self._supply_kw[site] >= frame.idle_kw[group]
+        )
+        if fits:
+            self.replicas[group] += 1
+            self._pool[pool] -= frame.accelerators[group]
+            self._possible_kw[site] -= frame.possible_kw[group]
+            self._supply_kw[site] -= frame.idle_kw[group]
+        return bool(fits)
+
 
 def fill(ledger: Ledger, prices: Prices, *, worth: NDArray[np.bool_]) -> None:
     """Serve what a ledger leaves unserved as far as there is room."""
@@ -93,29 +107,30 @@ def fill(ledger: Ledger, prices: Prices, *, worth: NDArray[np.bool_]) -> None:
     )
     every = np.arange(frame.groups)
     ledger.put(Change(classes=left, group=every, replicas=stock.replicas, flows=flows))
-    _shelter(ledger, prices)
+    _shelter(ledger, stock, prices)
 
 
-def _shelter(ledger: Ledger, prices: Prices) -> None:
-    """One replica more for what is exposed, the dearest first, where that saves something."""
-    frame, exposure = ledger.frame, ledger.exposure
-    replica = frame.replica_price(prices)
+def _shelter(ledger: Ledger, stock: _Stock, prices: Prices) -> None:
+    """One replica more for each protected class that is exposed, the dearest first, where it costs
+    less than that.
+    """
+    exposure, replica = ledger.exposure, ledger.frame.replica_price(prices)
     exposed = exposure.each_usd_per_h(ledger.shed_part)
-    order = np.lexsort((np.arange(len(exposed)), -exposed))
-    none = ledger.flows_of(np.zeros(0, dtype=np.intp))
-    for rank in order[exposed[order] > _PAIN_USD_PER_H].tolist():
-        group, fill_ = exposure.arcs_of(rank)
-        usable = has_room(ledger)[group]
-        group, fill_ = group[usable], fill_[usable]
-        price = replica[group] * np.maximum(1.0, 1.0 / np.maximum(fill_, 1e-9))
-        for at in group[np.lexsort((group, price))[:_SHELTERS]].tolist():
-            one = np.array([at])
-            more = Change(
-                classes=none.cls, group=one, replicas=ledger.replicas[one] + 1, flows=none
-            )
-            if ledger.fits(more) and ledger.with_change(more)[1] < ledger.cost_usd_per_h():
-                ledger.put(more)
+    by_rank = np.argsort(exposure.entries.rank, kind="stable")
+    first = np.searchsorted(exposure.entries.rank[by_rank], np.arange(len(exposed) + 1))
+    for rank in np.lexsort((np.arange(len(exposed)), -exposed)).tolist():
+        if exposed[rank] <= _PAIN_USD_PER_H:
+            break
+        group = exposure.entries.group[by_rank[first[rank] : first[rank + 1]]]
+        group = group[replica[group] < exposed[rank]]
+        for at in group[np.lexsort((group, replica[group]))[:_TRIED]].tolist():
+            if stock.opens(at):
                 break
+    every = np.arange(ledger.frame.groups)
+    none = np.zeros(0, dtype=np.intp)
+    ledger.put(
+        Change(classes=none, group=every, replicas=stock.replicas, flows=ledger.flows_of(none))
+    )
 
 
 def _taken(
