@@ -15,6 +15,7 @@ from typing import Any
 import highspy
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.common.errors import DeveloperError
 from pyomo.repn.linear import LinearRepnVisitor
 from pyomo.repn.util import VarRecorder
 
@@ -202,7 +203,7 @@ def _shorter(budget: Budget) -> Budget:
 
 def _columns_of(compiled: Compiled, start: Sequence[Mapping[str, int]]) -> dict[int, float]:
     return {
-        at: float(min(start[_period_of(variable)].get(variable.index(), 0), variable.ub))
+        at: float(min(start[_period_of(variable)].get(index_of(variable), 0), variable.ub))
         for at, variable in enumerate(compiled.columns)
         if variable.parent_component().local_name == "n" and _period_of(variable) < len(start)
     }
@@ -211,7 +212,7 @@ def _columns_of(compiled: Compiled, start: Sequence[Mapping[str, int]]) -> dict[
 def _period_of(variable: Any) -> int:
     """The period a variable belongs to: its block's place in the horizon, 0 without blocks."""
     block = variable.parent_block()
-    return 0 if block is block.model() else int(block.index())
+    return 0 if block is block.model() else int(index_of(block))
 
 
 def _fresh(budget: Budget) -> Any:
@@ -256,6 +257,17 @@ _INFEASIBLE = (
 )
 
 
+def index_of(component: Any) -> Any:
+    """Index of a Pyomo component. Pyomo's own swallows an interrupt and then calls itself broken:
+    asked again it answers, unless it is.
+    """
+    try:
+        return component.index()
+    except DeveloperError:
+        component.index()
+        raise KeyboardInterrupt from None
+
+
 def _answer(highs: Any, compiled: Compiled) -> Point:
     status, info = highs.getModelStatus(), highs.getInfo()
     nodes = max(0, int(info.mip_node_count))
@@ -275,7 +287,7 @@ def _answer(highs: Any, compiled: Compiled) -> Point:
     for variable, value in zip(compiled.columns, highs.getSolution().col_value, strict=True):
         at, name = _period_of(variable), variable.parent_component().local_name
         periods += [{} for _ in range(at + 1 - len(periods))]
-        periods[at].setdefault(name, {})[variable.index()] = float(value)
+        periods[at].setdefault(name, {})[index_of(variable)] = float(value)
     return Point(
         status=PointStatus.PROVEN if proven else PointStatus.STOPPED,
         values=periods[0],

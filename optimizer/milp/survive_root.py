@@ -11,7 +11,7 @@ import highspy
 import numpy as np
 
 from optimizer.milp.constraints_survive import SurvivalCut
-from optimizer.milp.highs import Compiled, compile_model
+from optimizer.milp.highs import Compiled, compile_model, index_of
 from optimizer.milp.model import Formulation
 from optimizer.milp.survive import Losses, quiet
 from sites.units import WHOLE_BP
@@ -61,7 +61,7 @@ class _Relaxation:
         for at, variable in enumerate(compiled.columns):
             name = variable.parent_component().local_name
             if name in self._columns:
-                self._columns[name][variable.index()] = at
+                self._columns[name][index_of(variable)] = at
         self._risk: dict[tuple[str, str], int] = {}
         self._first_row = lp.num_row_
         self._cuts: list[SurvivalCut] = []

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from optimizer.milp.constraints import add_rows
 from optimizer.milp.constraints_survive import survive_one
 from optimizer.milp.elastic import mending_slack
-from optimizer.milp.highs import Compiled, compile_model
+from optimizer.milp.highs import Compiled, compile_model, index_of
 from optimizer.milp.inputs import take_inputs
 from optimizer.milp.model import LAZY_FAMILIES, Elasticity, Formulation, RowKey, start_formulation
 from optimizer.milp.objective import add_cost
@@ -187,5 +187,5 @@ def _step(formulation: Formulation, key: RowKey) -> float:
 def _row_keys(formulation: Formulation) -> list[RowKey]:
     """Family and subject of each row, in the order `compile_model` gives them to the solver."""
     rows = formulation.root.component_data_objects(pyo.Constraint, active=True, descend_into=True)
-    named = ((row.parent_component().local_name, str(row.index())) for row in rows)
+    named = ((row.parent_component().local_name, str(index_of(row))) for row in rows)
     return [key for key in named if key[0] not in LAZY_FAMILIES]

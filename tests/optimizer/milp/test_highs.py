@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import highspy
@@ -12,7 +14,7 @@ import pytest
 
 from optimizer.arcs import find_arcs
 from optimizer.milp.formulate import budget_of, formulate
-from optimizer.milp.highs import Budget, PointStatus, compile_model, run, was_cut
+from optimizer.milp.highs import Budget, PointStatus, compile_model, index_of, run, was_cut
 from optimizer.milp.model import lp_text
 from optimizer.milp.support import add_rows, integer_columns, relax, restricted_start
 from tests.optimizer import builders as b
@@ -142,6 +144,27 @@ def test_a_large_search_with_its_own_start_keeps_its_promise() -> None:
     assert point.bound <= best.cost * (1 + 1e-9)
     assert best.cost <= point.cost * (1 + 1e-9)
     assert point.cost - best.cost <= 0.01 * point.cost
+
+
+def test_an_interrupt_inside_pyomo_stays_one() -> None:
+    compiled = compile_model(formulate(b.two_sites(), find_arcs(b.two_sites()).arcs))
+    variable = compiled.columns[0]
+    index, told = index_of(variable), 0
+    for at in range(2, 12):  # the first call is ours
+        calls = count(1)
+
+        def on_event(_frame: object, event: str, _argument: object, at: int = at) -> None:
+            if event == "call" and next(calls) == at:  # noqa: B023
+                raise KeyboardInterrupt
+
+        sys.setprofile(on_event)
+        try:
+            assert index_of(variable) == index
+        except KeyboardInterrupt:
+            told += 1
+        finally:
+            sys.setprofile(None)
+    assert told > 0
 
 
 def _quiet() -> highspy.Highs:
