@@ -10,6 +10,7 @@ it costs (`fall_back_usd_per_h`), so leaving them out proves too little at worst
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -229,7 +230,12 @@ def _solved(formulation: _Formulation) -> tuple[Floats, Worth]:
 
 
 def searched(
-    block: Block, found: Relaxed, *, gap_usd_per_h: float, nodes: int
+    block: Block,
+    found: Relaxed,
+    *,
+    gap_usd_per_h: float,
+    nodes: int,
+    is_over: Callable[[], bool],
 ) -> tuple[float, Floats]:
     """A bound (USD/h) in whole replicas of the groups it can afford, -inf if it can afford none,
     and what it pays other groups for each whole class (USD/h).
@@ -241,14 +247,17 @@ def searched(
     formulation = _Formulation(block, chosen, np.zeros(block.arcs.count, dtype=np.bool_))
     rows = formulation.bought(found.worth, price, chosen)
     model = formulation.made(rows, whole=True)
-    bound = root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=nodes)
+    bound = root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=nodes, is_over=is_over)
     earns = np.where(chosen, 0.0, np.minimum(0.0, found.each.usd_per_h)) @ block.most
     return bound + float(earns), np.where(np.isinf(price), found.worth.demand, price)
 
 
-def root_bound(model: Any, *, gap_usd_per_h: float, nodes: int) -> float:
-    """What a search for nothing but its bound proves (USD/h); -inf if nothing."""
+def root_bound(
+    model: Any, *, gap_usd_per_h: float, nodes: int, is_over: Callable[[], bool]
+) -> float:
+    """What a search for nothing but its bound proves (USD/h) until `is_over`; -inf if nothing."""
     highs = lp.opened(model)
+    lp.interruptible(highs, is_over)
     options = {**_SEARCH, "mip_max_nodes": nodes, "mip_abs_gap": gap_usd_per_h, "mip_rel_gap": 0.0}
     for name, value in options.items():
         if highs.setOptionValue(name, value) == highspy.HighsStatus.kError:

@@ -33,30 +33,12 @@ _SUPPORT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ComponentBound:
-    """Of one component (`at` in `Frame.components`): what it costs at least at the prices (USD/h),
-    and the replicas of its relaxation at them, in parts, over `group`.
+class _Part:
+    """Bounds of a component by itself, and of what of it is left beside regions with its shares of
+    them.
     """
 
-    at: int
-    bound_usd_per_h: float
-    group: Positions
-    replicas: Floats
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class BlockBound:
-    """A bound (USD/h) for the whole fleet, and what its components came to, largest first."""
-
-    bound_usd_per_h: float
-    components: tuple[ComponentBound, ...]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """A component by itself, and what of it is left beside regions with its shares of them."""
-
-    alone: ComponentBound
+    alone_usd_per_h: float
     beside_usd_per_h: float
     shares: list[tuple[int, Share]]
 
@@ -68,8 +50,8 @@ def bound_by_components(
     *,
     gap_usd_per_h: float,
     is_over: Callable[[], bool],
-) -> BlockBound:
-    """A proven bound from a master's prices and duals, both of any quality.
+) -> float:
+    """A proven bound (USD/h) from a master's prices and duals, both of any quality.
 
     A search stops within `gap_usd_per_h` of its optimum. Components whose turn comes after
     `is_over` count with what the point's own duals prove, and there are no regions then.
@@ -88,8 +70,8 @@ def bound_beside(
     workers: Workers,
     gap_usd_per_h: float,
     is_over: Callable[[], bool],
-) -> BlockBound:
-    """The bound with given regions (per site, from 0 up or ELSEWHERE): any disjoint ones do."""
+) -> float:
+    """The bound (USD/h) with any disjoint regions (per site, from 0 up or ELSEWHERE)."""
     prices = better_prices(frame, point, workers)
     free = without_limits(frame, prices, region)
 
@@ -105,7 +87,7 @@ def bound_beside(
 
     order = sorted(range(len(frame.components)), key=lambda at: -len(frame.components[at]))
     parts = workers.map(one, order)
-    alone = sum(part.alone.bound_usd_per_h for part in parts) + frame.dual_offset(prices)
+    alone = sum(part.alone_usd_per_h for part in parts) + frame.dual_offset(prices)
     replica = np.maximum(0.0, frame.replica_price(free))
 
     def joint(at: int) -> float:
@@ -113,13 +95,11 @@ def bound_beside(
         if is_over() or not shares:
             return -np.inf if is_over() else 0.0
         model = RegionRows(frame, shares, replica).made()
-        return root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=_NODES)
+        return root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=_NODES, is_over=is_over)
 
     beside = sum(part.beside_usd_per_h for part in parts) + frame.dual_offset(free)
     beside += sum(workers.map(joint, range(int(region.max()) + 1)))
-    return BlockBound(
-        bound_usd_per_h=max(alone, beside), components=tuple(part.alone for part in parts)
-    )
+    return max(alone, beside)
 
 
 def _part(
@@ -135,31 +115,24 @@ def _part(
     block = take_block(frame, classes, point.prices, point.rowed.losses)
     worth = _worth(frame, point, classes)
     bound = proven_usd_per_h(block, worth, earned(block, worth))
-    none = ComponentBound(at=at, bound_usd_per_h=bound, group=block.group[:0], replicas=np.zeros(0))
     if is_over():
-        return _Part(alone=none, beside_usd_per_h=-np.inf, shares=[])
+        return _Part(alone_usd_per_h=bound, beside_usd_per_h=-np.inf, shares=[])
     found = relaxed(block, point.group[point.replicas > _SUPPORT])
-    used = found.replicas > _SUPPORT
-    alone = ComponentBound(
-        at=at,
-        bound_usd_per_h=max(bound, found.bound_usd_per_h),
-        group=block.group[used],
-        replicas=found.replicas[used],
-    )
+    alone = max(bound, found.bound_usd_per_h)
     home, where = homes(block, region), region[block.site]
     rest, left = outside(block, found.worth, narrow=home >= 0, away=where >= 0)
     each = earned(rest, left)
     proven, demand = proven_usd_per_h(rest, left, each), found.worth.demand
     if not is_over():
         mine = replace(found, worth=left, replicas=np.where(where >= 0, 0.0, found.replicas))
-        best, paid = searched(rest, mine, gap_usd_per_h=gap, nodes=_NODES)
+        best, paid = searched(rest, mine, gap_usd_per_h=gap, nodes=_NODES, is_over=is_over)
         proven, demand = (best, paid) if best > proven else (proven, demand)
     sold = replace(found.worth, demand=demand)
     shares = [
         (int(one), share_of(block, sold, narrow=home == one, here=where == one))
         for one in np.unique(where[where >= 0])
     ]
-    return _Part(alone=alone, beside_usd_per_h=proven, shares=shares)
+    return _Part(alone_usd_per_h=alone, beside_usd_per_h=proven, shares=shares)
 
 
 def better_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:

@@ -21,23 +21,20 @@ from optimizer.tables import Floats
 _LACKS_USD_PER_H = 1e-3
 
 
-def add_cuts(ledger: Ledger, workers: Workers, lots: Sequence[Positions]) -> int:
-    """Give the ledger's exposure the cuts it lacks for lots of classes, each of one component; how
-    many.
+def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> int:
+    """Give the ledger's exposure the cuts it lacks for some components (positions in
+    `Frame.components`); how many. A cut speaks of the whole component, never of a part of it: what
+    cuts say of parts would be counted twice.
     """
     exposure = ledger.exposure
-
-    def one(classes: Positions) -> list[Cut]:
-        return _of_component(ledger, np.intersect1d(classes, exposure.classes))
-
-    marks = [(int(lot[0]), _mark(ledger, lot)) for lot in lots]
-    news = [at for at, (first, mark) in enumerate(marks) if exposure.settled.get(first) != mark]
-    found = workers.map(one, [lots[at] for at in news])
+    parts = {at: np.intersect1d(ledger.frame.components[at], exposure.classes) for at in components}
+    marks = {at: _mark(ledger, classes) for at, classes in parts.items()}
+    news = [at for at in components if exposure.settled.get(at) != marks[at]]
+    found = workers.map(lambda at: _of_component(ledger, parts[at]), news)
     for at, cuts in zip(news, found, strict=True):
-        first, mark = marks[at]
         exposure.cuts += cuts
         if not cuts:
-            exposure.settled[first] = mark
+            exposure.settled[at] = marks[at]
     return sum(len(cuts) for cuts in found)
 
 

@@ -56,7 +56,7 @@ class Exposure:
     By rank: `classes`, `price` (of the whole class exposed to one loss, USD/h), `asked[rank, site]`
     (whether the rank speaks of the loss of a site), `cover[rank, site]`. The first `own` ranks are
     of the losses that leave a class its ingress. `of_entry` is the class of each entry; `settled`
-    says at what state a lot of classes was found to lack no cut (`contention`).
+    says at what state a component was found to lack no cut (`contention`).
     """
 
     def __init__(self, frame: Frame) -> None:
@@ -106,11 +106,6 @@ class Exposure:
             group=arcs.group,
             fill=self.frame.rateable[arcs.group] / np.maximum(arcs.busy, 1e-12),
         )
-
-    def groups_of(self, rank: int) -> Positions:
-        """Groups that could answer a rank."""
-        found: Positions = self.entries.group[self.entries.rank == rank]
-        return found
 
     def arcs_of(self, rank: int) -> tuple[Positions, Floats]:
         """Groups that could answer a rank, and how much of its class a replica takes (`fill`)."""

@@ -223,11 +223,6 @@ def interruptible(highs: Any, is_over: Callable[[], bool]) -> None:
     highs.cbMipInterrupt.subscribe(ask)
 
 
-def bounds(highs: Any, columns: NDArray[np.int32], lower: Floats, upper: Floats) -> None:
-    """Put new bounds on some columns of an open LP."""
-    _must(highs.changeColsBounds(len(columns), columns, lower, upper), "change bounds")
-
-
 def solve(
     lp: Any,
     *,

@@ -93,7 +93,6 @@ class Master:
             len(self._summed),
         )
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-        self.replica_columns = (self._first[2] + np.arange(len(self.group))).astype(np.int32)
         self._build()
 
     def _build(self) -> None:

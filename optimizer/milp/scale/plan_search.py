@@ -108,31 +108,33 @@ def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
     return near
 
 
-def mend(search: Search, *, effort: Effort) -> float:
-    """Place the sites around shed and exposed classes anew, the dearest first; USD/h saved."""
+def mend(search: Search, *, effort: Effort) -> None:
+    """Place the sites around shed and exposed classes anew, the dearest first."""
     frame, exposure, shed = search.frame, search.ledger.exposure, search.ledger.shed_part
     pain = np.concatenate([shed * frame.shed_usd_per_h, _exposed(search.ledger)])
     order = np.lexsort((np.arange(len(pain)), -pain))
     hurt = order[pain[order] > _PAIN_USD_PER_H].tolist()
     count = len(frame.rate)
     ends = (
-        frame.sweep.arcs_of(at).group if at < count else exposure.groups_of(at - count)
+        frame.sweep.arcs_of(at).group if at < count else exposure.arcs_of(at - count)[0]
         for at in hurt
     )
-    return _go(search, _around(search, ends, effort), effort=effort)
+    _go(search, _around(search, ends, effort), effort=effort)
 
 
-def renew(search: Search, *, turn: int, effort: Effort) -> float:
-    """Place all sites anew, neighbours together, from another corner each turn; USD/h saved."""
-    return _go(search, _everywhere(search, turn, effort), effort=effort)
+def renew(search: Search, *, turn: int, effort: Effort) -> None:
+    """Place all sites anew, neighbours together, from another corner each turn."""
+    _go(search, _everywhere(search, turn, effort), effort=effort)
 
 
-def renew_components(search: Search, *, effort: Effort) -> float:
+def renew_components(search: Search, *, effort: Effort) -> None:
     """Place each component anew at all its sites, in lots, with what its protected classes lack
-    together when a site is lost; USD/h saved.
+    together when a site is lost.
     """
     frame, ledger = search.frame, search.ledger
-    before = ledger.cost_usd_per_h()
+    home = np.zeros(len(frame.rate), dtype=np.intp)
+    for at, component in enumerate(frame.components):
+        home[component] = at
     pending = lots(frame, np.arange(len(frame.rate)))
     for first in range(0, len(pending), BATCH):
         some = pending[first : first + BATCH]
@@ -147,8 +149,9 @@ def renew_components(search: Search, *, effort: Effort) -> float:
                 mine[next_ingress_arcs(frame, classes).group] = True
                 jobs.append(Job(classes=classes, free=mine & (search.worth | stands)))
             step(search, jobs, effort)
-            some = [one for one in some if add_cuts(ledger, search.workers, [one])]
-    return before - ledger.cost_usd_per_h()
+            homes = sorted({int(home[one[0]]) for one in some})
+            short = {at for at in homes if add_cuts(ledger, search.workers, [at])}
+            some = [one for one in some if int(home[one[0]]) in short]
 
 
 def lots(frame: Frame, classes: Positions) -> list[Positions]:
@@ -251,9 +254,8 @@ def _first(weight: Floats, count: int) -> Positions:
     return np.sort(np.lexsort((np.arange(len(weight)), -weight))[:count])
 
 
-def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) -> float:
+def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) -> None:
     frame, ledger = search.frame, search.ledger
-    before = ledger.cost_usd_per_h()
     pending = list(neighbourhoods)
     for first in range(0, len(pending), BATCH):
         jobs = []
@@ -265,7 +267,6 @@ def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) 
             if len(classes):
                 jobs.append(Job(classes=classes, free=free))
         step(search, jobs, effort)
-    return before - ledger.cost_usd_per_h()
 
 
 def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True) -> list[Job]:

@@ -87,7 +87,7 @@ def solve_at_scale(
     """A checked plan with a proven gap. `start` (an earlier plan) stands at first.
 
     `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
-    what is not placed when time runs out is shed.
+    what is not placed when time runs out is placed greedily, without a search.
     """
     assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
     is_over, hands = _deadline(problem, clock), workers or SerialWorkers()
@@ -119,14 +119,14 @@ def solve_at_scale(
     if relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit and not is_over():
         # the prices of the first rounds still jump; the plain relaxation's prove more
         is_rough = converged.rounds < _SETTLED_ROUNDS
-        blocks = bound_by_components(
+        in_whole = bound_by_components(
             frame,
             plain_point(frame, relaxation) if is_rough else point,
             hands,
             gap_usd_per_h=gap_limit / 10 * bound / len(frame.components),
             is_over=is_over,
         )
-        proven.append((blocks.bound_usd_per_h, METHOD_MIP))
+        proven.append((in_whole, METHOD_MIP))
     _search(search, max(proven)[0], gap_limit=gap_limit)
     trim_links(ledger)
     # a solver that proves more than a plan costs has erred: such a bound counts for nothing
@@ -139,11 +139,11 @@ def _search(search: Search, bound: float, *, gap_limit: float) -> None:
     """Passes over the plan until it is within the gap of the bound or nothing saves any more; what
     classes lack together is known after each pass, so the cheapest plan seen so far is kept.
     """
-    ledger, lots_of = search.ledger, search.frame.components
+    ledger, components = search.ledger, range(len(search.frame.components))
     best, least = ledger.whole(), np.inf
     for turn in range(_PASSES + 1):
         if not search.is_over():
-            add_cuts(ledger, search.workers, lots_of)
+            add_cuts(ledger, search.workers, components)
         cost = ledger.cost_usd_per_h()
         saved = least - cost
         if saved > 0:

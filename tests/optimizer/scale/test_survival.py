@@ -134,7 +134,7 @@ def test_cuts_only_add(problem: Problem) -> None:
     ledger = taken_up(problem, whole.plan)
     before = ledger.cost_usd_per_h()
     for _ in range(3):
-        if not add_cuts(ledger, SerialWorkers(), ledger.frame.components):
+        if not add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components))):
             break
     assert ledger.cost_usd_per_h() >= before - 1e-9
-    assert add_cuts(ledger, SerialWorkers(), ledger.frame.components) == 0
+    assert add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components))) == 0
