@@ -3,7 +3,7 @@
 Decides in what order classes get their replicas. Where few sites serve many classes that reach no
 others, all of them are placed at once, over all services: their pools and budgets are what everyone
 there wants. Then, component by component, classes with ever more sites, each at the prices of what
-is shared, so that who comes early leaves room to who comes later.
+is shared, so that who comes early leaves room to who comes later. Last whoever found none.
 """
 
 from __future__ import annotations
@@ -14,8 +14,14 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.scale.catalogue import cheapest_sites, component_arcs, full_price
+from optimizer.milp.scale.catalogue import (
+    cheapest_sites,
+    component_arcs,
+    full_price,
+    next_ingress_arcs,
+)
 from optimizer.milp.scale.cluster import Effort
+from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.filling import fill
 from optimizer.milp.scale.frame import Positions
 from optimizer.milp.scale.plan_search import BATCH, Job, Search, has_room, lots, step
@@ -24,6 +30,7 @@ _TIGHT_SITES = 6
 _TIGHT_CLASSES = 400
 _LEVELS = (15, 40)
 _NEAR = 4
+_PAIN_USD_PER_H = 0.1
 
 
 def build(search: Search, *, effort: Effort) -> None:
@@ -47,13 +54,43 @@ def build(search: Search, *, effort: Effort) -> None:
             some = pending[first : first + BATCH]
             # where a batch-mate took the room that was meant, other groups may do
             for late in _place(search, some, effort):
-                _place(search, [late.classes], effort)
+                _place(search, [late], effort)
     if search.is_over():
         fill(search.ledger, search.prices, worth=search.worth)
+    rescue(search, effort=effort)
 
 
-def _place(search: Search, some: list[Positions], effort: Effort) -> list[Job]:
-    jobs = [Job(classes=lot, free=_near_groups(search, lot), charged=True) for lot in some]
+def rescue(search: Search, *, effort: Effort) -> None:
+    """What is shed or exposed goes wherever there is room, class by class, the dearest first, then
+    what protected classes lack together: who is placed late finds little room where it is cheap.
+    """
+    frame, ledger, exposure = search.frame, search.ledger, search.ledger.exposure
+    pain = ledger.shed_part * frame.shed_usd_per_h
+    np.add.at(pain, exposure.classes, exposure.alone)
+    order = np.lexsort((np.arange(len(pain)), -pain))
+    for at in order[pain[order] > _PAIN_USD_PER_H].tolist():
+        _make_room(search, np.array([at]), effort)
+    if not search.is_over():
+        add_cuts(ledger, search.workers, range(len(frame.components)))
+    short = exposure.beyond(ledger.shed_part)
+    for site, rank in sorted(short, key=lambda key: (-short[key], key)):
+        cuts = [c for c in exposure.cuts if (c.site, int(c.ranks[0])) == (site, rank)]
+        ranks = np.unique(np.concatenate([c.ranks[c.demand > 0] for c in cuts]))
+        if short[site, rank] > _PAIN_USD_PER_H and len(ranks):
+            _make_room(search, np.unique(exposure.classes[ranks]), effort)
+
+
+def _make_room(search: Search, classes: Positions, effort: Effort) -> None:
+    frame, ledger = search.frame, search.ledger
+    free = np.zeros(frame.groups, dtype=np.bool_)
+    free[component_arcs(frame, classes).group] = True
+    free[next_ingress_arcs(frame, classes).group] = True
+    free &= has_room(ledger) | (ledger.replicas > 0)
+    step(search, [Job(classes=classes, free=free, early=True)], effort)
+
+
+def _place(search: Search, some: list[Positions], effort: Effort) -> list[Positions]:
+    jobs = [Job(classes=lot, free=_near_groups(search, lot), early=True) for lot in some]
     return step(search, jobs, effort, again=len(jobs) == 1)
 
 

@@ -45,13 +45,13 @@ def rearrange(
     *,
     free: NDArray[np.bool_],
     prices: Prices,
-    charged: bool = False,
+    early: bool = False,
     effort: Effort,
     is_over: Callable[[], bool],
 ) -> Change | None:
     """The cheapest answer for some classes over the `free` groups and what stands elsewhere, all
-    other classes' traffic standing; None if the search finds none. `charged` makes replicas pay the
-    prices of pools and budgets: who comes early leaves room to who comes later.
+    other classes' traffic standing; None if the search finds none. Who comes `early` leaves room to
+    who comes later: its replicas pay the prices of pools and budgets. What stands then stays.
     """
     frame = ledger.frame
     arcs = component_arcs(frame, classes)
@@ -72,32 +72,38 @@ def rearrange(
         shed_usd_per_h=frame.shed_usd_per_h[classes],
         base=base,
     )
-    made.stand(ledger.replicas[group], fixed=~free[group])
+    made.stand(ledger.replicas[group], fixed=~free[group], grows=early)
     made.within(left)
     made.cover()
     shed = ledger.shed_part
-    rows = made.survive_with(ledger.exposure, free=free, replicas=ledger.replicas, shed=shed)
+    rows = made.survive_with(
+        ledger.exposure,
+        free=free,
+        replicas=ledger.replicas,
+        shed=shed,
+        price=np.maximum(0.0, frame.replica_price(prices)),
+        grows=early,
+    )
     made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
     replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
-    if charged:
+    if early:
         replica = replica + frame.accelerators[group] * prices.pool[frame.pool[group]]
         replica += frame.possible_kw[group] * prices.power[frame.site[group]]
-    start = (made.first_replica + np.arange(len(group)), ledger.replicas[group])
-    answer = made.solve(
+    values = made.solve(
         replica,
         gap=effort.gap,
         nodes=effort.nodes,
-        start=start,
+        start=ledger.replicas[group],
         thorough=effort.thorough,
         is_over=is_over,
     )
-    return None if answer.values is None else made.change(answer.values)
+    return None if values is None else made.change(values)
 
 
 def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:
     """Free groups that could take what is exposed now to the loss of its ingress."""
     exposure = ledger.exposure
-    lacks = exposure.each_usd_per_h(ledger.shed_part) > 0
+    lacks = exposure.alone > 0
     lacks[: exposure.own] = False
     found: Positions = exposure.entries.group[lacks[exposure.entries.rank]]
     return np.unique(found[free[found]])

@@ -8,8 +8,10 @@ lacks, the problem's prices say which replicas would help. Other traffic gives w
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.exposure import Cut, Entries, Exposure
@@ -19,6 +21,7 @@ from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
 
 _LACKS_USD_PER_H = 1e-3
+_AMPLE = 2.0
 
 
 def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> int:
@@ -41,7 +44,7 @@ def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> int
 def _mark(ledger: Ledger, classes: Positions) -> bytes:
     """What the cuts of some classes depend on: while it stays, there are no new ones."""
     exposure = ledger.exposure
-    group = np.unique(exposure.entries.group[np.isin(exposure.of_entry, classes)])
+    group = np.unique(exposure.entries.group[exposure.speaks_of(classes)])
     flows = ledger.flows_of(classes)
     sites = np.unique(ledger.frame.site[flows.group])
     return b"|".join(
@@ -53,8 +56,11 @@ def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
     frame, exposure = ledger.frame, ledger.exposure
     if len(classes) < 2:
         return []
-    own = _only(exposure.entries, np.isin(exposure.of_entry, classes))
-    stands = _only(own, ledger.replicas[own.group] > 0)
+    own = exposure.entries.only(exposure.speaks_of(classes))
+    stands = own.only(ledger.replicas[own.group] > 0)
+    if len(stands.rank) == 0:
+        return []
+    sharing = _Sharing(ledger, stands)
     entered = frame.ingress[classes]
     used = np.union1d(frame.site[ledger.flows_of(classes).group], entered[entered >= 0])
     cuts = []
@@ -62,10 +68,9 @@ def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
         ranks = exposure.ranks_at(classes, site)
         if len(ranks) < 2:
             continue
-        mine = np.zeros(len(exposure.classes), dtype=np.bool_)
-        mine[ranks] = True
-        left = _only(stands, mine[stands.rank] & (frame.site[stands.group] != site))
-        prices = _prices(ledger, ranks, left)
+        prices = sharing.prices(ranks, site)
+        if prices is None:
+            continue
         cut = _cut(exposure, ranks, prices, own, site=site)
         known = [c for c in exposure.cuts if c.site == site and c.ranks[0] == ranks[0]]
         said = [exposure.value(c, ledger.shed_part) for c in known]
@@ -75,33 +80,63 @@ def _of_component(ledger: Ledger, classes: Positions) -> list[Cut]:
     return cuts
 
 
-def _only(entries: Entries, kept: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Entries:
-    return Entries(rank=entries.rank[kept], group=entries.group[kept], fill=entries.fill[kept])
+class _Sharing:
+    """How the ranks of one component share what stands, for one loss after the other: each begins
+    at the last one's basis.
+    """
 
+    def __init__(self, ledger: Ledger, stands: Entries) -> None:
+        exposure = ledger.exposure
+        self._ranks, row = np.unique(stands.rank, return_inverse=True)
+        self._site = ledger.frame.site[stands.group]
+        self._price = exposure.price
+        served = 1.0 - ledger.shed_part[exposure.classes]
+        self._served = served[self._ranks]
+        group, place = np.unique(stands.group, return_inverse=True)
+        count, ranks = len(stands.rank), len(self._ranks)
+        rows, at = lp.RowBuilder(), np.arange(count)
+        lacks = count + np.arange(ranks)
+        answered = [(row, at, np.ones(count)), (np.arange(ranks), lacks, np.ones(ranks))]
+        rows.block(0.0, lp.INF, entries=answered, count=ranks)
+        taken = [(place, at, 1.0 / np.maximum(stands.fill, 1e-9))]
+        rows.block(-lp.INF, ledger.replicas[group], entries=taken, count=len(group))
+        made = lp.make(
+            cost=np.concatenate([np.zeros(count), exposure.price[self._ranks]]),
+            upper=np.full(count + ranks, _AMPLE),
+            rows=rows.rows(),
+        )
+        self._highs = lp.opened(made)
+        by_site = np.argsort(self._site, kind="stable")
+        ends = np.searchsorted(self._site[by_site], np.arange(len(ledger.frame.budget_kw) + 1))
+        self._of_site = [by_site[i:j] for i, j in pairwise(ends)]
+        # before any loss: what a site gives nobody then, nobody misses
+        self._stay = self._ranks < exposure.own
+        self._calm = self._solved(self._stay)
+        used = np.array(self._highs.getSolution().col_value)[:count] > 0
+        self._gives = np.unique(self._site[used])
 
-def _prices(ledger: Ledger, ranks: Positions, left: Entries) -> Floats:
-    """USD/h that serving each class whole is worth, no more than exposing it costs."""
-    exposure, count = ledger.exposure, len(left.rank)
-    classes = np.arange(len(ranks))
-    group, place = np.unique(left.group, return_inverse=True)
-    rows = lp.RowBuilder()
-    served = 1.0 - ledger.shed_part[exposure.classes[ranks]]
-    at = np.arange(count)
-    answered = [
-        (np.searchsorted(ranks, left.rank), at, np.ones(count)),
-        (classes, count + classes, np.ones(len(ranks))),
-    ]
-    rows.block(served, lp.INF, entries=answered, count=len(ranks))
-    taken = [(place, at, 1.0 / np.maximum(left.fill, 1e-9))]
-    rows.block(-lp.INF, ledger.replicas[group], entries=taken, count=len(group))
-    made = lp.make(
-        cost=np.concatenate([np.zeros(count), exposure.price[ranks]]),
-        upper=np.full(count + len(ranks), 2.0),
-        rows=rows.rows(),
-    )
-    duals = lp.solve(made).row_duals
-    priced: Floats = np.clip(duals[: len(ranks)], 0.0, exposure.price[ranks])
-    return priced
+    def prices(self, ranks: Positions, site: int) -> Floats | None:
+        """USD/h that serving each class whole is worth after the loss of a site, no more than
+        exposing it costs. Who reaches nothing that stands is worth just that. None if all others
+        are answered.
+        """
+        asked = np.isin(self._ranks, ranks)
+        duals = self._calm
+        if site in self._gives or (asked != self._stay).any():
+            lost = self._of_site[site]
+            lp.bound_columns(self._highs, lost, 0.0)
+            duals = self._solved(asked)
+            lp.bound_columns(self._highs, lost, _AMPLE)
+        if duals[asked].max(initial=0.0) <= 0:
+            return None
+        worth, at = self._price[ranks].copy(), np.searchsorted(ranks, self._ranks[asked])
+        worth[at] = np.clip(duals[asked], 0.0, worth[at])
+        return worth
+
+    def _solved(self, asked: NDArray[np.bool_]) -> Floats:
+        lp.bound_rows(self._highs, np.where(asked, self._served, 0.0))
+        lp.must_run(self._highs)
+        return np.array(self._highs.getSolution().row_dual)[: len(self._ranks)]
 
 
 def _cut(exposure: Exposure, ranks: Positions, prices: Floats, own: Entries, *, site: int) -> Cut:
@@ -110,7 +145,7 @@ def _cut(exposure: Exposure, ranks: Positions, prices: Floats, own: Entries, *, 
     """
     demand = np.zeros(len(exposure.classes))
     demand[ranks] = prices
-    entries = _only(own, (demand[own.rank] > 0) & (exposure.frame.site[own.group] != site))
+    entries = own.only((demand[own.rank] > 0) & (exposure.frame.site[own.group] != site))
     group, place = np.unique(entries.group, return_inverse=True)
     worth = demand[entries.rank]
     each = np.zeros(len(group))

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, next_ingress_arcs
 from optimizer.milp.scale.frame import Frame, Positions
@@ -36,6 +37,22 @@ class Entries:
         part: Floats = np.minimum(1.0, self.fill)
         return part
 
+    def only(self, kept: NDArray[np.bool_]) -> Entries:
+        """The entries of a mask."""
+        return Entries(rank=self.rank[kept], group=self.group[kept], fill=self.fill[kept])
+
+    def nearest(self, frame: Frame, replica_usd_per_h: Floats, count: int) -> NDArray[np.bool_]:
+        """Mask of those at each rank's `count` sites where a replica covers its class cheapest."""
+        price = replica_usd_per_h[self.group] / np.maximum(self.cover, 1e-9)
+        key = self.rank * len(frame.budget_kw) + frame.site[self.group]
+        order = np.lexsort((self.group, price, key))
+        best = order[np.diff(key[order], prepend=-1) != 0]
+        best = best[np.lexsort((price[best], self.rank[best]))]
+        rank = self.rank[best]
+        nth = np.arange(len(best)) - np.searchsorted(rank, rank)
+        near: NDArray[np.bool_] = np.isin(key, key[best[nth < count]])
+        return near
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cut:
@@ -54,8 +71,9 @@ class Exposure:
     """Cover of every protected class by site, kept as replicas change.
 
     By rank: `classes`, `price` (of the whole class exposed to one loss, USD/h), `asked[rank, site]`
-    (whether the rank speaks of the loss of a site), `cover[rank, site]`. The first `own` ranks are
-    of the losses that leave a class its ingress. `of_entry` is the class of each entry; `settled`
+    (whether the rank speaks of the loss of a site), `cover[rank, site]`, `alone` (what each rank by
+    itself is exposed to, USD/h). The first `own` ranks are of the losses that leave a class its
+    ingress. `of_entry` is the class of each entry; `settled`
     says at what state a component was found to lack no cut (`contention`).
     """
 
@@ -82,6 +100,8 @@ class Exposure:
         self.asked = at_ingress != is_own[:, None]
         self.cover = np.zeros(sites.shape)
         self.replicas = np.zeros(frame.groups)
+        self.alone = np.zeros(len(self.classes))
+        self._shed = np.ones(len(frame.rate))
         self.of_entry = self.classes[self.entries.rank]
         self.cuts: list[Cut] = []
         self.settled: dict[int, bytes] = {}
@@ -111,6 +131,13 @@ class Exposure:
         """Groups that could answer a rank, and how much of its class a replica takes (`fill`)."""
         mine = self.entries.rank == rank
         return self.entries.group[mine], self.entries.fill[mine]
+
+    def speaks_of(self, classes: Positions) -> NDArray[np.bool_]:
+        """Mask of the entries of some classes."""
+        some = np.zeros(len(self.frame.rate), dtype=np.bool_)
+        some[classes] = True
+        mask: NDArray[np.bool_] = some[self.of_entry]
+        return mask
 
     def spare(self, work_price: Floats, count: int) -> Positions:
         """Groups that take each class most cheaply after the loss of its ingress, at a price of
@@ -146,44 +173,48 @@ class Exposure:
         entries = self.entries
         return place, Entries(rank=entries.rank[at], group=entries.group[at], fill=entries.fill[at])
 
-    def moved(self, group: Positions, more: Floats) -> tuple[Positions, Floats]:
-        """Ranks of classes that `more` replicas of some groups concern, and their cover then."""
-        changed = np.flatnonzero(more != 0)
-        place, entries = self.of_groups(group[changed])
-        ranks, row = np.unique(entries.rank, return_inverse=True)
-        cover = self.cover[ranks]
-        np.add.at(
-            cover, (row, self.frame.site[entries.group]), entries.cover * more[changed][place]
-        )
-        return ranks, cover
-
-    def put(self, group: Positions, more: Floats) -> None:
-        """Make a change of replicas."""
-        ranks, cover = self.moved(group, more)
-        self.cover[ranks] = cover
+    def put(self, group: Positions, more: Floats, *, shed: Floats) -> None:
+        """Make a change of replicas and of what is shed."""
+        ranks, cover, alone = self._touched(group, more, shed=shed)
+        self.cover[ranks], self.alone[ranks] = cover, alone
         self.replicas[group] += more
+        self._shed = shed.copy()
 
     def after_usd_per_h(self, group: Positions, more: Floats, *, shed: Floats) -> float:
         """Price of everything exposed if some groups had `more` replicas."""
-        ranks, cover = self.moved(group, more)
+        ranks, cover, alone = self._touched(group, more, shed=shed)
+        found = float(self.alone.sum() - self.alone[ranks].sum() + alone.sum())
+        if not self.cuts:
+            return found
         before = self.cover[ranks], self.replicas[group]
         self.cover[ranks] = cover
         self.replicas[group] += more
-        found = self.usd_per_h(shed)
+        found += sum(self.beyond(shed).values())
         self.cover[ranks], self.replicas[group] = before
         return found
 
-    def usd_per_h(self, shed: Floats) -> float:
+    def usd_per_h(self) -> float:
         """Price of everything exposed now: class by class, and what classes together lack more."""
-        return float(self.each_usd_per_h(shed).sum()) + sum(self.beyond(shed).values())
+        return float(self.alone.sum()) + sum(self.beyond(self._shed).values())
 
-    def each_usd_per_h(self, shed: Floats) -> Floats:
-        """Price of what is exposed now of each rank by itself."""
-        left = self.cover.sum(axis=1)[:, None] - self.cover
-        short = np.clip((1.0 - shed[self.classes])[:, None] - left, 0.0, None)
-        short[(short < _DUST) | ~self.asked] = 0.0
-        found: Floats = short.sum(axis=1) * self.price
-        return found
+    def _touched(
+        self, group: Positions, more: Floats, *, shed: Floats
+    ) -> tuple[Positions, Floats, Floats]:
+        """Ranks that a change concerns, their cover then and what each lacks by itself (USD/h)."""
+        changed = np.flatnonzero(more != 0)
+        place, entries = self.of_groups(group[changed])
+        own = self._rank[np.flatnonzero(shed != self._shed)]
+        own = own[own >= 0]
+        ranks = np.unique(np.concatenate([entries.rank, own, own + self.own]))
+        cover = self.cover[ranks]
+        row = np.searchsorted(ranks, entries.rank)
+        np.add.at(
+            cover, (row, self.frame.site[entries.group]), entries.cover * more[changed][place]
+        )
+        left = cover.sum(axis=1)[:, None] - cover
+        short = np.clip((1.0 - shed[self.classes[ranks]])[:, None] - left, 0.0, None)
+        short[(short < _DUST) | ~self.asked[ranks]] = 0.0
+        return ranks, cover, short.sum(axis=1) * self.price[ranks]
 
     def beyond(self, shed: Floats) -> dict[tuple[int, int], float]:
         """By (site, first rank): what classes together lack beyond what each lacks (USD/h)."""

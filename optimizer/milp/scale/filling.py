@@ -115,7 +115,7 @@ def _shelter(ledger: Ledger, stock: _Stock, prices: Prices) -> None:
     less than that.
     """
     exposure, replica = ledger.exposure, ledger.frame.replica_price(prices)
-    exposed = exposure.each_usd_per_h(ledger.shed_part)
+    exposed = exposure.alone
     by_rank = np.argsort(exposure.entries.rank, kind="stable")
     first = np.searchsorted(exposure.entries.rank[by_rank], np.arange(len(exposed) + 1))
     for rank in np.lexsort((np.arange(len(exposed)), -exposed)).tolist():

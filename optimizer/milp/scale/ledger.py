@@ -149,21 +149,24 @@ class Ledger:
 
     def fits(self, change: Change) -> bool:
         """Whether a change keeps the limits and rated work of its groups."""
+        return not self.lacking(change).any()
+
+    def lacking(self, change: Change) -> NDArray[np.bool_]:
+        """Sites where a change would break a limit or the rated work of a group."""
         used, _ = self.with_change(change)
         frame = self.frame
-        pairs = (
-            (used.accelerators, frame.pool_count),
-            (used.possible_kw, frame.budget_kw),
-            (used.drawn_kw, frame.stack.limit_kw.sum(axis=1)),
-        )
-        if not all(bool((taken <= limit + 1e-6).all()) for taken, limit in pairs):
-            return False
+        lacking: NDArray[np.bool_] = used.possible_kw > frame.budget_kw + 1e-6
+        lacking |= used.drawn_kw > frame.stack.limit_kw.sum(axis=1) + 1e-6
+        full = used.accelerators > frame.pool_count + 1e-6
+        lacking[frame.site[full[frame.pool]]] = True
         _, base = self.others(change.classes, change.group)
         carried = (
             base + np.bincount(change.flows.group, change.flows.busy, frame.groups)[change.group]
         )
         rated = change.replicas * frame.rateable[change.group]
-        return bool((carried <= rated * (1 + 1e-7) + 1e-7).all())
+        over = carried > rated * (1 + 1e-7) + 1e-7
+        lacking[frame.site[change.group[over]]] = True
+        return lacking
 
     def put(self, change: Change) -> None:
         """Make a change."""
@@ -174,9 +177,10 @@ class Ledger:
         self.busy -= np.bincount(freed.group, freed.busy, groups)
         self._network += float(flows.usd_per_h.sum()) - float(freed.usd_per_h.sum())
         self.used = used
-        self.exposure.put(change.group, change.replicas - self.replicas[change.group])
+        more = change.replicas - self.replicas[change.group]
         self.replicas[change.group] = change.replicas
         self.shed_part[change.classes] = _unserved(change)
+        self.exposure.put(change.group, more, shed=self.shed_part)
         order = np.argsort(flows.cls, kind="stable")
         ordered = flows.only(order)
         low = np.searchsorted(ordered.cls, change.classes, side="left")
@@ -195,7 +199,7 @@ class Ledger:
 
     def cost_usd_per_h(self) -> float:
         """What everything costs (USD/h)."""
-        exposed = self.exposure.usd_per_h(self.shed_part)
+        exposed = self.exposure.usd_per_h()
         return self._cost(self.replicas, self.shed_part, self.used, self._network) + exposed
 
     def _cost(self, replicas: Floats, shed: Floats, used: Use, network: float) -> float:

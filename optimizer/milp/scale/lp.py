@@ -43,13 +43,10 @@ class Rows:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What HiGHS found: `values` None without a feasible point. `bound` is proven."""
+    """What HiGHS found: `values` None without a feasible point; `row_duals` of an LP."""
 
     values: Floats | None
     row_duals: Floats
-    cost: float
-    bound: float
-    nodes: int
 
 
 class RowBuilder:
@@ -207,6 +204,22 @@ def must_run(highs: Any) -> None:
         raise FatalError("HiGHS stopped a relaxation that has no limit; report the problem")
 
 
+def bound_columns(highs: Any, index: NDArray[np.intp], upper: float) -> None:
+    """Give some columns of an open LP a new upper bound, above 0."""
+    count = len(index)
+    status = highs.changeColsBounds(
+        count, index.astype(np.int32), np.zeros(count), np.full(count, upper)
+    )
+    _must(status, "bound columns")
+
+
+def bound_rows(highs: Any, lower: Floats) -> None:
+    """Give the first rows of an open LP new lower bounds, without upper ones."""
+    index = np.arange(len(lower), dtype=np.int32)
+    status = highs.changeRowsBounds(len(index), index, lower, np.full(len(index), INF))
+    _must(status, "bound rows")
+
+
 def limit(highs: Any, *, pivots: int) -> None:
     """Stop runs of an open LP after so many simplex pivots."""
     _must(highs.setOptionValue("simplex_iteration_limit", pivots), "set the pivots")
@@ -223,25 +236,37 @@ def interruptible(highs: Any, is_over: Callable[[], bool]) -> None:
     highs.cbMipInterrupt.subscribe(ask)
 
 
-def solve(
+def solve(lp: Any) -> Answer:
+    """Solve an LP. Raises FatalError if HiGHS errs."""
+    highs = _quiet(lp)
+    _must(highs.run(), "run")
+    return _answer(highs)
+
+
+def relaxed(lp: Any, *, is_over: Callable[[], bool]) -> Floats | None:
+    """The point of a MIP's relaxation; None if stopped. Raises FatalError if HiGHS errs."""
+    highs = _quiet(lp)
+    _must(highs.setOptionValue("solve_relaxation", True), "relax")
+    interruptible(highs, is_over)
+    _must(highs.run(), "run")
+    return _answer(highs).values
+
+
+def search(
     lp: Any,
     *,
-    gap: float = 0.0,
-    nodes: int = 1,
-    seed: int = 0,
-    start: tuple[NDArray[np.intp], Floats] | None = None,
-    thorough: bool = False,
-    is_over: Callable[[], bool] | None = None,
-) -> Answer:
-    """Solve an LP or, within a gap and node budget, a MIP from a partial first guess. Stopped by
-    `is_over`, the answer is the best point so far, if any.
-
-    Raises FatalError if HiGHS errs.
+    gap: float,
+    nodes: int,
+    seed: int,
+    start: tuple[NDArray[np.intp], Floats],
+    thorough: bool,
+    is_over: Callable[[], bool],
+) -> Floats | None:
+    """The best point of a MIP within a gap and node budget, from a partial first guess; None if
+    stopped by `is_over` before there was one. Raises FatalError if HiGHS errs.
     """
-    highs = highspy.Highs()
+    highs = _quiet(lp)
     options: dict[str, Any] = {
-        "output_flag": False,
-        "threads": 1,
         "random_seed": seed,
         "mip_rel_gap": gap,
         "mip_max_nodes": nodes,
@@ -252,29 +277,32 @@ def solve(
         "mip_heuristic_run_feasibility_jump": False,
         "mip_allow_restart": False,
         "mip_feasibility_tolerance": 1e-7,
-        "primal_feasibility_tolerance": 1e-8,
     }
     for name, value in options.items():
         _must(highs.setOptionValue(name, value), f"set {name}")
-    _must(highs.passModel(lp), "take the model")
-    if start is not None:
-        index, value = start
-        _must(highs.setSolution(len(index), index.astype(np.int32), value), "take the start")
-    if is_over is not None:
-        interruptible(highs, is_over)
+    index, value = start
+    _must(highs.setSolution(len(index), index.astype(np.int32), value), "take the start")
+    interruptible(highs, is_over)
     _must(highs.run(), "run")
-    info = highs.getInfo()
-    feasible = info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible
-    is_mip = len(lp.integrality_) > 0
-    cost = float(info.objective_function_value) if feasible else INF
-    optimal = highs.getModelStatus() == highspy.HighsModelStatus.kOptimal
+    return _answer(highs).values
+
+
+def _quiet(lp: Any) -> Any:
+    highs = highspy.Highs()
+    options = {"output_flag": False, "threads": 1, "primal_feasibility_tolerance": 1e-8}
+    for name, value in options.items():
+        _must(highs.setOptionValue(name, value), f"set {name}")
+    _must(highs.passModel(lp), "take the model")
+    return highs
+
+
+def _answer(highs: Any) -> Answer:
+    status = highs.getInfo().primal_solution_status
     solution = highs.getSolution()
+    feasible = status == highspy.SolutionStatus.kSolutionStatusFeasible
     return Answer(
         values=np.array(solution.col_value) if feasible else None,
         row_duals=np.array(solution.row_dual),
-        cost=cost,
-        bound=float(info.mip_dual_bound) if is_mip else cost if optimal else -INF,
-        nodes=max(0, int(info.mip_node_count)),
     )
 
 

@@ -61,13 +61,13 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """Classes to place anew, and the groups whose replicas may change; `charged` as in
+    """Classes to place anew, and the groups whose replicas may change; `early` as in
     `rearrange`.
     """
 
     classes: Positions
     free: NDArray[np.bool_]
-    charged: bool = False
+    early: bool = False
 
 
 def begin(
@@ -204,7 +204,7 @@ def open_doors(search: Search) -> None:
 
 
 def _exposed(ledger: Ledger) -> Floats:
-    exposed = ledger.exposure.each_usd_per_h(ledger.shed_part)
+    exposed = ledger.exposure.alone.copy()
     for (_, rank), lacks in ledger.exposure.beyond(ledger.shed_part).items():
         exposed[rank] += lacks
     return exposed
@@ -269,9 +269,10 @@ def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) 
         step(search, jobs, effort)
 
 
-def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True) -> list[Job]:
-    """Search some neighbourhoods of the same ledger, then take what they found in order; the jobs
-    that a batch-mate left no room, unless they are to be searched `again` alone.
+def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True) -> list[Positions]:
+    """Search some neighbourhoods of the same ledger, then take what they found in order. One that a
+    batch-mate left too little room is searched `again`; or else what fits of it is taken, and its
+    classes that go without are returned.
     """
     if search.is_over():
         return []
@@ -283,7 +284,7 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
             job.classes,
             free=job.free,
             prices=search.prices,
-            charged=job.charged,
+            early=job.early,
             effort=effort,
             is_over=search.is_over,
         )
@@ -291,10 +292,11 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
     for job, found in zip(jobs, search.workers.map(one, jobs), strict=True):
         change = found
         if change is not None and not _is_current(ledger, job, change):
-            if not again:
-                late.append(job)
-                continue
-            change = one(job)
+            if again:
+                change = one(job)
+            else:
+                change, without = _what_fits(ledger, job, change)
+                late.append(without)
         if change is None or not ledger.fits(change):
             continue
         if ledger.with_change(change)[1] < ledger.cost_usd_per_h() - 1e-9:
@@ -304,6 +306,32 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
 
 def _is_current(ledger: Ledger, job: Job, change: Change) -> bool:
     """Whether a change still fits and speaks of no replicas outside its job that moved since."""
+    return not _moved(ledger, job, change).any() and ledger.fits(change)
+
+
+def _moved(ledger: Ledger, job: Job, change: Change) -> NDArray[np.bool_]:
     fixed = ~job.free[change.group]
-    same = change.replicas[fixed] == ledger.replicas[change.group[fixed]]
-    return bool(same.all()) and ledger.fits(change)
+    moved: NDArray[np.bool_] = fixed & (change.replicas != ledger.replicas[change.group])
+    return moved
+
+
+def _what_fits(ledger: Ledger, job: Job, change: Change) -> tuple[Change, Positions]:
+    """A change but for the sites where it lacks room by now, and the classes that lose by that:
+    traffic or, if protected, cover.
+    """
+    frame, exposure = ledger.frame, ledger.exposure
+    lacking = ledger.lacking(change)
+    lacking[frame.site[change.group[_moved(ledger, job, change)]]] = True
+    stays = lacking[frame.site[change.group]]
+    replicas = np.where(stays, ledger.replicas[change.group], change.replicas)
+    dropped = lacking[frame.site[change.flows.group]]
+    uncovered = change.group[stays & (change.replicas > replicas)]
+    covered = exposure.classes[exposure.of_groups(uncovered)[1].rank]
+    without = np.union1d(change.flows.cls[dropped], np.intersect1d(change.classes, covered))
+    fits = Change(
+        classes=change.classes,
+        group=change.group,
+        replicas=replicas,
+        flows=change.flows.only(np.flatnonzero(~dropped)),
+    )
+    return fits, without

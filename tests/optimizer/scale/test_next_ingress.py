@@ -74,7 +74,7 @@ def test_the_ledger_never_says_more_than_the_certificate(problem: Problem) -> No
         * float(ledger.frame.shed_usd_per_h[ledger.frame.tables.classes.ids.index(one.class_id)])
         for one in told.exposed
     )
-    counted = ledger.exposure.usd_per_h(ledger.shed_part)
+    counted = ledger.exposure.usd_per_h()
     assert counted <= stated * (1 + 1e-6) + 5e-4 * (1 + abs(ledger.frame.shed_usd_per_h.sum()))
 
 

@@ -117,12 +117,17 @@ def test_plans_with_exposure_pass_the_checker(problem: Problem) -> None:
 def test_exposure_follows_changes(problem: Problem) -> None:
     problem = exposed(problem)
     frame = take_frame(tabulate(problem))
-    exposure, shed = Exposure(frame), np.zeros(len(frame.rate))
+    exposure, nothing = Exposure(frame), np.zeros(len(frame.rate))
     group = np.flatnonzero(frame.most > 0)
-    told = exposure.after_usd_per_h(group, frame.most[group], shed=shed)
-    assert exposure.usd_per_h(np.ones(len(shed))) == 0.0  # nobody is answered, nobody exposed
-    exposure.put(group, frame.most[group])
-    assert exposure.usd_per_h(shed) == pytest.approx(told)
+    assert exposure.usd_per_h() == 0.0  # nobody is answered, nobody exposed
+    half = np.where(np.arange(len(frame.rate)) % 2 == 0, 1.0, 0.25)
+    exposure.put(group, frame.most[group], shed=half)
+    told = exposure.after_usd_per_h(group[::2], -frame.most[group[::2]], shed=nothing)
+    exposure.put(group[::2], -frame.most[group[::2]], shed=nothing)
+    assert exposure.usd_per_h() == pytest.approx(told)
+    at_once = Exposure(frame)
+    at_once.put(group[1::2], frame.most[group[1::2]], shed=nothing)
+    assert exposure.usd_per_h() == pytest.approx(at_once.usd_per_h())
 
 
 @SOON
