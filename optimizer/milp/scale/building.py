@@ -8,7 +8,6 @@ is shared, so that who comes early leaves room to who comes later. Last whoever 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -44,7 +43,7 @@ def build(search: Search, *, effort: Effort) -> None:
     for first in range(0, len(regions), BATCH):
         some = regions[first : first + BATCH]
         jobs = [Job(classes=lot, free=_all_groups(search, lot)) for lot in some]
-        step(search, jobs, replace(effort, thorough=True))
+        step(search, jobs, effort)
         for lot in some:
             placed[lot] = True
     for least, most in pairwise((0, *_LEVELS, len(frame.budget_kw))):

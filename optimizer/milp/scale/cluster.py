@@ -31,12 +31,11 @@ _USELESS = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """Sites of a neighbourhood, gap and nodes of one search; `thorough`: with every heuristic."""
+    """Sites of a neighbourhood, gap and nodes of one search."""
 
     sites: int
     gap: float
     nodes: int
-    thorough: bool = False
 
 
 def rearrange(
@@ -94,7 +93,6 @@ def rearrange(
         gap=effort.gap,
         nodes=effort.nodes,
         start=ledger.replicas[group],
-        thorough=effort.thorough,
         is_over=is_over,
     )
     return None if values is None else made.change(values)

@@ -259,7 +259,6 @@ def search(
     nodes: int,
     seed: int,
     start: tuple[NDArray[np.intp], Floats],
-    thorough: bool,
     is_over: Callable[[], bool],
 ) -> Floats | None:
     """The best point of a MIP within a gap and node budget, from a partial first guess; None if
@@ -272,8 +271,8 @@ def search(
         "mip_max_nodes": nodes,
         "mip_pscost_minreliable": 1,
         # measured on clusters of sites: the points come from RENS, the others cost as much time
-        "mip_heuristic_run_rins": thorough,
-        "mip_heuristic_run_root_reduced_cost": thorough,
+        "mip_heuristic_run_rins": False,
+        "mip_heuristic_run_root_reduced_cost": False,
         "mip_heuristic_run_feasibility_jump": False,
         "mip_allow_restart": False,
         "mip_feasibility_tolerance": 1e-7,

@@ -114,7 +114,7 @@ def solve_at_scale(
     ledger = search.ledger
     if start is not None:
         take_up(search, start)
-    build(search, effort=Effort(sites=_SITES, gap=2 * gap_limit, nodes=1))
+    build(search, effort=Effort(sites=_SITES, gap=gap_limit / 4, nodes=1))
     proven = [(bound, METHOD_LP)]
     if relative_gap(ledger.cost_usd_per_h(), bound) > gap_limit and not is_over():
         # the prices of the first rounds still jump; the plain relaxation's prove more
