@@ -8,6 +8,7 @@ over time (our solve under ever longer limits) and time over size.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from benchmarks.fleets.tables import data_folder
 from benchmarks.fleets.tiers import TIERS, tier
 from benchmarks.plots import Line, write_lines
 from benchmarks.report import head, line, ratio
+from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.outcome import Outcome
 from optimizer.plan import Plan
 from optimizer.problem import Problem
@@ -196,7 +198,8 @@ def changes(problem: Problem, plan: Plan, *, limit_s: float) -> dict[str, Proble
 
 def _timed(problem: Problem, *, start: Plan | None) -> tuple[Outcome, float]:
     started = time.perf_counter()
-    outcome = solve(problem, clock=SystemClock(), start=start)
+    workers = ThreadWorkers(os.cpu_count() or 1)
+    outcome = solve(problem, clock=SystemClock(), start=start, workers=workers)
     return outcome, time.perf_counter() - started
 
 

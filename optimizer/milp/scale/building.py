@@ -69,8 +69,9 @@ def rescue(search: Search, *, effort: Effort) -> None:
     order = np.lexsort((np.arange(len(pain)), -pain))
     for at in order[pain[order] > _PAIN_USD_PER_H].tolist():
         _make_room(search, np.array([at]), effort)
-    if not search.is_over():
-        add_cuts(ledger, search.workers, range(len(frame.components)))
+    if search.is_over():
+        return
+    add_cuts(ledger, search.workers, range(len(frame.components)))
     short = exposure.beyond(ledger.shed_part)
     for site, rank in sorted(short, key=lambda key: (-short[key], key)):
         cuts = [c for c in exposure.cuts if (c.site, int(c.ranks[0])) == (site, rank)]
@@ -80,6 +81,8 @@ def rescue(search: Search, *, effort: Effort) -> None:
 
 
 def _make_room(search: Search, classes: Positions, effort: Effort) -> None:
+    if search.is_over():
+        return
     frame, ledger = search.frame, search.ledger
     free = np.zeros(frame.groups, dtype=np.bool_)
     free[component_arcs(frame, classes).group] = True

@@ -30,8 +30,9 @@ from optimizer.milp.scale.plan_search import (
     renew_components,
 )
 from optimizer.milp.scale.price_lp import relax
-from optimizer.milp.scale.to_plan import plan_of, take_up
+from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim_links
+from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers, Workers
 from optimizer.milp.survive_local import certify
 from optimizer.outcome import Outcome, SolveStatus
@@ -55,6 +56,10 @@ _SITES = 6
 _ROUGH_SITES = 4
 _NODES = 20
 _SLIVER = 1e-6
+_FINISH_PART = 0.15
+"""Of a time limit, for rounding, the certificate and the check: measured 3 s at 200 sites, 16 s at
+600, 56 s at 2 000.
+"""
 _TIRED = 0.25
 """A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
@@ -207,5 +212,6 @@ def _named(plan: Plan, problem: Problem, *, hit: str, is_over: bool) -> Plan:
 def _deadline(problem: Problem, clock: Clock | None) -> Callable[[], bool]:
     if clock is None:
         return lambda: False
-    end_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
+    search_s = problem.plan_policy.time_limit_s * (1 - _FINISH_PART)
+    end_ms = clock.monotonic_ms() + search_s * MS_PER_S
     return lambda: clock.monotonic_ms() >= end_ms

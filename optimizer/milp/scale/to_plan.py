@@ -1,4 +1,4 @@
-"""Between ledgers and plans: whole basis points out of flows, replicas out of an earlier plan.
+"""A plan out of a ledger: whole basis points out of flows.
 
 Decides only the rounding; cost and supplies are worked out by `costs`, as for every plan.
 """
@@ -9,9 +9,7 @@ import numpy as np
 
 from optimizer.costs import priced_plan
 from optimizer.milp.extract import whole_basis_points
-from optimizer.milp.scale.cluster import Effort
-from optimizer.milp.scale.ledger import Change, Ledger
-from optimizer.milp.scale.plan_search import Job, Search, lots, step
+from optimizer.milp.scale.ledger import Ledger
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.reach import Reach
 
@@ -65,26 +63,3 @@ def plan_of(ledger: Ledger, *, bound_usd_per_h: float, method: str) -> Plan:
         method=method,
         hit_limit="",
     )
-
-
-def take_up(search: Search, plan: Plan) -> None:
-    """Put an earlier plan's replicas into an empty ledger as far as they still fit, and let traffic
-    flow over them as well as it can.
-    """
-    frame, ledger, tables = search.frame, search.ledger, search.frame.tables
-    sites = {one.group.site_id for one in plan.groups}
-    here = [at for at, site_id in enumerate(tables.sites.ids) if site_id in sites]
-    near = np.flatnonzero(np.isin(frame.site, here))
-    wanted = {one.group.group_id: one.replicas for one in plan.groups}
-    named = {tables.group_id(int(at)): int(at) for at in near}
-    none = ledger.flows_of(np.zeros(0, dtype=np.intp))
-    for group_id in sorted(set(wanted) & set(named)):
-        group = np.array([named[group_id]])
-        replicas = np.minimum(float(wanted[group_id]), frame.most[group])
-        stands = Change(classes=none.cls, group=group, replicas=replicas, flows=none)
-        if ledger.fits(stands):
-            ledger.put(stands)
-    nothing = np.zeros(frame.groups, dtype=np.bool_)
-    pending = lots(frame, np.arange(len(frame.rate)))
-    jobs = [Job(classes=lot, free=nothing) for lot in pending]
-    step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))

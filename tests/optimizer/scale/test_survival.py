@@ -19,7 +19,7 @@ from optimizer.milp.scale.plan_search import begin
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.priced import Duals, price_all
 from optimizer.milp.scale.solve import solve_at_scale
-from optimizer.milp.scale.to_plan import take_up
+from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers
 from optimizer.plan import Plan
 from optimizer.problem import Problem

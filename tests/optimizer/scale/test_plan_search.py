@@ -1,0 +1,131 @@
+"""Steps of the large search: what fits of a batch, who found no room, an earlier plan taken up."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from optimizer.milp.scale.ascent import opening_prices, sampled_arcs
+from optimizer.milp.scale.building import build, rescue
+from optimizer.milp.scale.catalogue import component_arcs
+from optimizer.milp.scale.cluster import Effort
+from optimizer.milp.scale.frame import take_frame
+from optimizer.milp.scale.ledger import Change
+from optimizer.milp.scale.plan_search import Job, Search, begin, step
+from optimizer.milp.scale.warm_start import take_up
+from optimizer.milp.scale.workers import SerialWorkers
+from optimizer.problem import Problem
+from optimizer.solve import solve
+from optimizer.tabulate import tabulate
+from tests.optimizer import builders as b
+from tests.optimizer.builders import rich_problems
+from tests.optimizer.scale.test_scale import never, plain
+from tests.optimizer.scale.test_survival import exposed
+
+SOON = settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+EFFORT = Effort(sites=6, gap=0.0, nodes=10)
+
+
+def begun(problem: Problem) -> Search:
+    """A search with nothing placed."""
+    frame = take_frame(tabulate(problem))
+    prices = opening_prices(frame)
+    return begin(
+        frame,
+        prices,
+        sampled_arcs(frame, prices, SerialWorkers()),
+        worth=np.zeros(0, dtype=np.intp),
+        workers=SerialWorkers(),
+        is_over=never,
+    )
+
+
+def one_class_over_eight_sites() -> Problem:
+    """Five of eight sites with one accelerator each are needed for a single class."""
+    names = "abcdefgh"
+    return b.problem(
+        sites=[b.site(name, pools=[b.pool(count=1)]) for name in names],
+        links=[b.link("a", name) for name in names[1:]],
+        classes=[b.traffic_class("c", rate_rps=45.0)],
+    )
+
+
+@SOON
+@given(rich_problems())
+def test_a_batch_leaves_the_limits_whole_and_names_who_goes_without(problem: Problem) -> None:
+    search = begun(exposed(problem))
+    frame, ledger = search.frame, search.ledger
+    every, free = np.arange(len(frame.rate)), frame.most > 0
+    halves = [half for half in (every[::2], every[1::2]) if len(half)]
+    alone = [Job(classes=half, free=free, early=True) for half in halves]
+    late = step(search, alone, EFFORT, again=False)
+    assert ledger.fits(ledger.whole())
+    # whoever a batch-mate left no room is named: alone in an empty fleet all would be as before
+    for half in halves:
+        empty = begun(exposed(problem))
+        step(empty, [Job(classes=half, free=free, early=True)], EFFORT)
+        lost = half[ledger.shed_part[half] > empty.ledger.shed_part[half] + 1e-6]
+        assert np.isin(lost, np.concatenate([*late, np.zeros(0, dtype=np.intp)])).all()
+
+
+@SOON
+@given(rich_problems())
+def test_a_rescue_never_costs_more_and_keeps_the_limits(problem: Problem) -> None:
+    search = begun(exposed(problem))
+    before = search.ledger.cost_usd_per_h()
+    rescue(search, effort=EFFORT)
+    cuts = sum(search.ledger.exposure.beyond(search.ledger.shed_part).values())
+    assert search.ledger.cost_usd_per_h() - cuts <= before + 1e-6
+    assert search.ledger.fits(search.ledger.whole())
+
+
+def test_whoever_found_no_room_near_goes_where_there_is_some() -> None:
+    search = begun(one_class_over_eight_sites())
+    frame, ledger = search.frame, search.ledger
+    # as if the search had left the class unserved although sites are empty
+    rescue(search, effort=EFFORT)
+    assert ledger.shed_part.max() < 1e-6
+    assert ledger.replicas.sum() == 5
+    assert component_arcs(frame, np.array([0])).count == 8
+
+
+def test_an_earlier_plan_flows_over_as_many_groups_as_before() -> None:
+    problem = one_class_over_eight_sites()
+    plan = solve(problem).plan
+    assert plan is not None
+    search = begun(problem)
+    take_up(search, plan)
+    assert search.ledger.shed_part.max() < 1e-6
+    assert search.ledger.cost_usd_per_h() == pytest.approx(plan.cost.total_usd_per_h, rel=1e-4)
+
+
+@SOON
+@given(rich_problems())
+def test_an_earlier_plan_costs_again_what_it_cost(problem: Problem) -> None:
+    problem = plain(problem)
+    plan = solve(problem).plan
+    assert plan is not None
+    search = begun(problem)
+    take_up(search, plan)
+    dust = 1e-4 * float(search.frame.shed_usd_per_h.sum()) + 1e-6
+    assert search.ledger.cost_usd_per_h() <= plan.cost.total_usd_per_h + dust
+
+
+@SOON
+@given(rich_problems())
+def test_what_is_built_fits(problem: Problem) -> None:
+    search = begun(plain(problem))
+    build(search, effort=EFFORT)
+    whole = search.ledger.whole()
+    assert search.ledger.fits(whole)
+    none = np.zeros(0, dtype=np.intp)
+    more = Change(
+        classes=none,
+        group=np.arange(search.frame.groups),
+        replicas=search.frame.most + 1e6,
+        flows=search.ledger.flows_of(none),
+    )
+    assert search.ledger.lacking(more).any()
