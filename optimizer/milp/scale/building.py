@@ -8,6 +8,8 @@ is shared, so that who comes early leaves room to who comes later. Last whoever 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -32,8 +34,17 @@ _NEAR = 4
 _PAIN_USD_PER_H = 0.1
 
 
-def build(search: Search, *, effort: Effort) -> None:
-    """Place every class that is not served yet."""
+def build(search: Search, *, effort: Effort, is_late: Callable[[], bool]) -> None:
+    """Place every class that is not served yet; greedily whoever comes after `is_late`, which is to
+    be before the search's own end: to rescue the dearest of them takes little time and saves most.
+    """
+    _by_narrowness(replace(search, is_over=is_late), effort)
+    if is_late():
+        fill(search.ledger, search.prices, worth=search.worth)
+    rescue(search, effort=effort)
+
+
+def _by_narrowness(search: Search, effort: Effort) -> None:
     frame, reach = search.frame, search.reach
     sites = reach.sum(axis=1)
     unserved = search.ledger.shed_part > 0
@@ -54,9 +65,6 @@ def build(search: Search, *, effort: Effort) -> None:
             # where a batch-mate took the room that was meant, other groups may do
             for late in _place(search, some, effort):
                 _place(search, [late], effort)
-    if search.is_over():
-        fill(search.ledger, search.prices, worth=search.worth)
-    rescue(search, effort=effort)
 
 
 def rescue(search: Search, *, effort: Effort) -> None:

@@ -32,7 +32,7 @@ from optimizer.tables import Floats
 BATCH = 2
 """Jobs that look at the same ledger."""
 
-LOT = 300
+LOT = 100
 """Classes of one component placed at once, at most."""
 
 _PAIN_USD_PER_H = 1e-3
