@@ -18,8 +18,8 @@ from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
-from optimizer.milp.scale.converge import converge, plain_point, with_losses
-from optimizer.milp.scale.frame import take_frame
+from optimizer.milp.scale.converge import Converged, converge, plain_point, with_losses
+from optimizer.milp.scale.frame import Frame, take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.plan_search import (
     Search,
@@ -29,7 +29,7 @@ from optimizer.milp.scale.plan_search import (
     renew,
     renew_components,
 )
-from optimizer.milp.scale.price_lp import relax
+from optimizer.milp.scale.price_lp import Relaxation, relax
 from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim_links
 from optimizer.milp.scale.warm_start import take_up
@@ -56,6 +56,8 @@ _SITES = 6
 _ROUGH_SITES = 4
 _NODES = 20
 _SLIVER = 1e-6
+_PRICES_PART = 0.35
+"""Of a time limit, after which prices are good enough."""
 _BUILD_PART = 0.65
 """Of a time limit, after which the first plan is completed greedily."""
 _FINISH_PART = 0.15
@@ -97,19 +99,14 @@ def solve_at_scale(
     what is not placed when time runs out is placed greedily, without a search.
     """
     assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
-    is_late, is_over = _deadlines(problem, clock)
-    hands = workers or SerialWorkers()
+    passed, hands = _parts_of_the_limit(problem, clock), workers or SerialWorkers()
+
+    def is_over() -> bool:
+        return passed(1 - _FINISH_PART)
+
     gap_limit = problem.plan_policy.gap_limit
     frame = take_frame(tabulate(problem))
-    opening = opening_prices(frame)
-    sample = sampled_arcs(frame, opening, hands)
-    cleared = clear(frame, sample, prices=opening, steps=_STEPS)
-    relaxation = relax(
-        frame, cleared, hands, tolerance=min(0.005, max(1e-4, gap_limit / 4)), is_over=is_over
-    )
-    converged = converge(
-        frame, relaxation, hands, tolerance=max(1e-4, gap_limit / 10), is_over=is_over
-    )
+    relaxation, converged = _priced(frame, hands, gap_limit=gap_limit, passed=passed)
     point, bound = converged.point, converged.bound_usd_per_h
     search = begin(
         frame,
@@ -122,18 +119,14 @@ def solve_at_scale(
     ledger = search.ledger
     if start is not None:
         take_up(search, start)
-    build(search, effort=Effort(sites=_SITES, gap=gap_limit / 4, nodes=1), is_late=is_late)
+    build(
+        search,
+        effort=Effort(sites=_SITES, gap=gap_limit / 4, nodes=1),
+        is_late=lambda: passed(_BUILD_PART),
+    )
 
     def in_whole() -> float:
-        # the prices of the first rounds still jump; the plain relaxation's prove more
-        is_rough = converged.rounds < _SETTLED_ROUNDS
-        return bound_by_components(
-            frame,
-            with_losses(frame, plain_point(frame, relaxation)) if is_rough else point,
-            hands,
-            gap_usd_per_h=gap_limit / 10 * bound / len(frame.components),
-            is_over=is_over,
-        )
+        return _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
 
     proven = [(bound, METHOD_LP)]
     more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole)
@@ -144,6 +137,50 @@ def solve_at_scale(
     most = ledger.cost_usd_per_h() * (1 + _ROUNDING)
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
     return _judged(problem, ledger, bound=bound, method=method, is_over=is_over())
+
+
+def _priced(
+    frame: Frame, hands: Workers, *, gap_limit: float, passed: Callable[[float], bool]
+) -> tuple[Relaxation, Converged]:
+    """The linear relaxation over all arcs, and the same with whole-replica rows."""
+    opening = opening_prices(frame)
+    sample = sampled_arcs(frame, opening, hands)
+    cleared = clear(frame, sample, prices=opening, steps=_STEPS)
+    relaxation = relax(
+        frame,
+        cleared,
+        hands,
+        tolerance=min(0.005, max(1e-4, gap_limit / 4)),
+        is_over=lambda: passed(1 - _FINISH_PART),
+    )
+    converged = converge(
+        frame,
+        relaxation,
+        hands,
+        tolerance=max(1e-4, gap_limit / 10),
+        is_over=lambda: passed(_PRICES_PART),
+    )
+    return relaxation, converged
+
+
+def _in_whole(
+    frame: Frame,
+    relaxation: Relaxation,
+    converged: Converged,
+    hands: Workers,
+    *,
+    gap_limit: float,
+    is_over: Callable[[], bool],
+) -> float:
+    # the prices of the first rounds still jump; the plain relaxation's prove more
+    is_rough = converged.rounds < _SETTLED_ROUNDS
+    return bound_by_components(
+        frame,
+        with_losses(frame, plain_point(frame, relaxation)) if is_rough else converged.point,
+        hands,
+        gap_usd_per_h=gap_limit / 10 * converged.bound_usd_per_h / len(frame.components),
+        is_over=is_over,
+    )
 
 
 def _search(
@@ -222,15 +259,9 @@ def _named(plan: Plan, problem: Problem, *, hit: str, is_over: bool) -> Plan:
     return replace(plan, hit_limit=hit if is_over or not met else "")
 
 
-def _deadlines(
-    problem: Problem, clock: Clock | None
-) -> tuple[Callable[[], bool], Callable[[], bool]]:
-    """Whether it is late for the first plan, and for the whole search."""
+def _parts_of_the_limit(problem: Problem, clock: Clock | None) -> Callable[[float], bool]:
+    """Whether a part of the time limit has passed since now."""
     if clock is None:
-        return (lambda: False), (lambda: False)
+        return lambda _: False
     started_ms, limit_s = clock.monotonic_ms(), problem.plan_policy.time_limit_s
-
-    def passed(part: float) -> bool:
-        return clock.monotonic_ms() - started_ms >= part * limit_s * MS_PER_S
-
-    return (lambda: passed(_BUILD_PART)), (lambda: passed(1 - _FINISH_PART))
+    return lambda part: clock.monotonic_ms() - started_ms >= part * limit_s * MS_PER_S

@@ -6,6 +6,8 @@ Decides nothing about new replicas.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from optimizer.milp.scale.catalogue import component_arcs
@@ -22,8 +24,9 @@ _SLIVER = 1e-3
 
 def take_up(search: Search, plan: Plan) -> None:
     """Put an earlier plan's replicas into an empty ledger as far as they still fit, and let traffic
-    flow over them as well as it can.
+    flow over them as well as it can, whatever time is left: it is the plan to fall back on.
     """
+    search = replace(search, is_over=lambda: False)
     frame, ledger, tables = search.frame, search.ledger, search.frame.tables
     sites = {one.group.site_id for one in plan.groups}
     here = [at for at, site_id in enumerate(tables.sites.ids) if site_id in sites]
