@@ -7,6 +7,7 @@ every replica fixed; its shares are not whole basis points and it knows no prote
 
 from __future__ import annotations
 
+import os
 import random
 import statistics
 import time
@@ -21,6 +22,7 @@ from benchmarks.fleets.tables import data_folder
 from benchmarks.fleets.tiers import TIERS, tier
 from benchmarks.report import head, line, ratio
 from optimizer.milp.arrays import compile_arrays, hand_over
+from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reroute import detour_plan, rerouted_problem
@@ -77,7 +79,8 @@ def _show(found: dict[str, Any]) -> None:
 def measure(*, name: str) -> dict[str, Any]:
     """Plan the tier, fill the table, time and judge its answers (in a child process)."""
     problem = tier(name, data=data_folder())
-    plan = solve(problem, clock=SystemClock()).plan
+    workers = ThreadWorkers(os.cpu_count() or 1)
+    plan = solve(problem, clock=SystemClock(), workers=workers).plan
     if plan is None:
         return {"message": "no plan to reroute"}
     started = time.process_time()
