@@ -32,6 +32,8 @@ _TIGHT_CLASSES = 400
 _LEVELS = (15, 40)
 _NEAR = 4
 _PAIN_USD_PER_H = 0.1
+_AT_LEAST = 60
+"""Classes rescued whatever the time (10-100 ms each): they are most of what a lost site costs."""
 
 
 def build(search: Search, *, effort: Effort, is_late: Callable[[], bool]) -> None:
@@ -75,8 +77,10 @@ def rescue(search: Search, *, effort: Effort) -> None:
     pain = ledger.shed_part * frame.shed_usd_per_h
     np.add.at(pain, exposure.classes, exposure.alone)
     order = np.lexsort((np.arange(len(pain)), -pain))
-    for at in order[pain[order] > _PAIN_USD_PER_H].tolist():
-        _make_room(search, np.array([at]), effort)
+    hurt = order[pain[order] > _PAIN_USD_PER_H].tolist()
+    whatever_the_time = replace(search, is_over=lambda: False)
+    for nth, at in enumerate(hurt):
+        _make_room(whatever_the_time if nth < _AT_LEAST else search, np.array([at]), effort)
     if search.is_over():
         return
     add_cuts(ledger, search.workers, range(len(frame.components)))

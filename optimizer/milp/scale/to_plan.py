@@ -5,6 +5,8 @@ Decides only the rounding; cost and supplies are worked out by `costs`, as for e
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import numpy as np
 
 from optimizer.costs import priced_plan
@@ -31,10 +33,9 @@ def plan_of(ledger: Ledger, *, bound_usd_per_h: float, method: str) -> Plan:
     for at, class_id in enumerate(tables.classes.ids):
         one = reach.classes[class_id]
         flows = ledger.flows_of(np.array([at]))
-        parts = {
-            (class_id, named[int(g)].group_id): float(part)
-            for g, part in zip(flows.group, flows.part, strict=True)
-        }
+        parts: dict[tuple[str, str], float] = defaultdict(float)
+        for g, part in zip(flows.group, flows.part, strict=True):
+            parts[class_id, named[int(g)].group_id] += float(part)
         of_group = {named[int(g)].group_id: named[int(g)] for g in flows.group}
         if ledger.shed_part[at] > 0 or not parts:
             parts[_SHED] = max(float(ledger.shed_part[at]), 1e-7)

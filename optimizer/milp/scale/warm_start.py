@@ -12,14 +12,15 @@ import numpy as np
 
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort
-from optimizer.milp.scale.frame import Positions
+from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.milp.scale.ledger import Change, Flows
 from optimizer.milp.scale.plan_search import BATCH, Job, Search, lots, step
 from optimizer.plan import Plan
 from optimizer.tables import Floats
 from sites.units import WHOLE_BP
 
-_SLIVER = 1e-3
+_SLIVER = 1e-6
+"""Room left, so that rounding never reads as too much."""
 
 
 def take_up(search: Search, plan: Plan) -> None:
@@ -42,44 +43,67 @@ def take_up(search: Search, plan: Plan) -> None:
             ledger.put(stands)
     nothing = np.zeros(frame.groups, dtype=np.bool_)
     pending = lots(frame, np.arange(len(frame.rate)))
-    flowed = _flowed(search, plan, named)
-    for lot in pending:
-        ledger.put(_as_it_flowed(search, lot, flowed))
+    ledger.put(_what_still_flows(search, plan, named))
     for first in range(0, len(pending), BATCH):
         jobs = [Job(classes=lot, free=nothing) for lot in pending[first : first + BATCH]]
         step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))
 
 
-def _flowed(search: Search, plan: Plan, named: dict[str, int]) -> Floats:
-    """An earlier plan's traffic as (class, group, part), ascending, on groups that stand."""
-    position = {class_id: at for at, class_id in enumerate(search.frame.tables.classes.ids)}
-    found = [
+def _what_still_flows(search: Search, plan: Plan, named: dict[str, int]) -> Change:
+    """An earlier plan's traffic, less where replicas or power no longer do."""
+    frame, ledger = search.frame, search.ledger
+    position = {class_id: at for at, class_id in enumerate(frame.tables.classes.ids)}
+    shares = sorted(
         (position[one.class_id], named[one.group_id], one.basis_points / WHOLE_BP)
         for one in plan.shares
-        if one.class_id in position and search.ledger.replicas[named.get(one.group_id, 0)] > 0
-        if one.group_id in named
-    ]
-    return np.array(sorted(found), dtype=np.float64).reshape(-1, 3)
+        if one.class_id in position and one.group_id in named
+    )
+    flowed = np.array(shares, dtype=np.float64).reshape(-1, 3)
+    found = [_flows(frame, classes, flowed) for classes in frame.components]
+    flows = Flows(
+        cls=np.concatenate([one.cls for one in found]),
+        group=np.concatenate([one.group for one in found]),
+        part=np.concatenate([one.part for one in found]),
+        busy=np.concatenate([one.busy for one in found]),
+        usd_per_h=np.concatenate([one.usd_per_h for one in found]),
+    )
+    busy = np.bincount(flows.group, flows.busy, frame.groups)
+    held = ledger.replicas * frame.rateable
+    kept = np.minimum(1.0, held / np.maximum(busy, 1e-12))
+    sites = len(frame.budget_kw)
+    drawn = np.bincount(frame.site, kept * busy * frame.busy_kw, sites)
+    left_kw = np.maximum(0.0, frame.stack.limit_kw.sum(axis=1) - ledger.used.drawn_kw)
+    kept *= np.minimum(1.0, left_kw / np.maximum(drawn, 1e-12))[frame.site]
+    part = kept[flows.group] * (1 - _SLIVER)
+    return Change(
+        classes=np.arange(len(frame.rate)),
+        group=np.zeros(0, dtype=np.intp),
+        replicas=np.zeros(0),
+        flows=replace(
+            flows,
+            part=flows.part * part,
+            busy=flows.busy * part,
+            usd_per_h=flows.usd_per_h * part,
+        ),
+    )
 
 
-def _as_it_flowed(search: Search, classes: Positions, flowed: Floats) -> Change:
-    """Traffic as it flowed but for a sliver: whole basis points may be more than replicas hold."""
-    frame = search.frame
+def _flows(frame: Frame, classes: Positions, flowed: Floats) -> Flows:
+    """The rows of `flowed` (class, group, part; ascending) that are arcs of some classes."""
     arcs = component_arcs(frame, classes)
     mine = flowed[np.isin(flowed[:, 0], classes)]
     part = np.zeros(arcs.count)
-    key = arcs.classes[arcs.row] * frame.groups + arcs.group
-    wanted = (mine[:, 0] * frame.groups + mine[:, 1]).astype(np.intp)
-    at = np.minimum(np.searchsorted(key, wanted), max(0, len(key) - 1))
-    known = key[at] == wanted if len(key) else np.zeros(len(wanted), dtype=np.bool_)
-    part[at[known]] = mine[known, 2] * (1 - _SLIVER)
+    if arcs.count:
+        key = arcs.classes[arcs.row] * frame.groups + arcs.group
+        wanted = (mine[:, 0] * frame.groups + mine[:, 1]).astype(np.intp)
+        at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
+        known = key[at] == wanted
+        part[at[known]] = mine[known, 2]
     used = np.flatnonzero(part > 0)
-    flows = Flows(
+    return Flows(
         cls=classes[arcs.row[used]],
         group=arcs.group[used],
         part=part[used],
         busy=part[used] * arcs.busy[used],
         usd_per_h=part[used] * arcs.network_usd_per_h[used],
     )
-    none = np.zeros(0, dtype=np.intp)
-    return Change(classes=classes, group=none, replicas=np.zeros(0), flows=flows)

@@ -6,13 +6,15 @@ import numpy as np
 from hypothesis import HealthCheck, given, settings
 
 from optimizer.milp.scale.ascent import opening_prices
+from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.filling import fill
 from optimizer.milp.scale.frame import take_frame
-from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.ledger import Change, Flows, Ledger
+from optimizer.milp.scale.to_plan import plan_of
 from optimizer.problem import Problem
 from optimizer.tabulate import tabulate
 from tests.optimizer.builders import problem as one_site
-from tests.optimizer.builders import rich_problems
+from tests.optimizer.builders import rich_problems, two_sites
 from tests.optimizer.scale.test_scale import plain
 from tests.optimizer.scale.test_survival import exposed
 
@@ -35,3 +37,25 @@ def test_room_for_all_is_used_for_all() -> None:
     fill(ledger, opening_prices(frame), worth=np.zeros(frame.groups, dtype=np.bool_))
     assert ledger.shed_part.sum() < 1e-6
     assert ledger.replicas.sum() >= 1
+
+
+def test_a_class_in_two_pieces_keeps_both() -> None:
+    frame = take_frame(tabulate(two_sites()))
+    ledger = Ledger(frame)
+    arcs = component_arcs(frame, np.array([0]))
+    part = np.array([0.25, 0.25, 0.5])
+    at = np.array([0, 0, 1])
+    flows = Flows(
+        cls=np.zeros(3, dtype=np.intp),
+        group=arcs.group[at],
+        part=part,
+        busy=part * arcs.busy[at],
+        usd_per_h=part * arcs.network_usd_per_h[at],
+    )
+    ledger.put(
+        Change(
+            classes=np.zeros(1, dtype=np.intp), group=arcs.group, replicas=np.ones(2), flows=flows
+        )
+    )
+    plan = plan_of(ledger, bound_usd_per_h=0.0, method="in pieces")
+    assert [one.basis_points for one in plan.shares] == [5_000, 5_000]
