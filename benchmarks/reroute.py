@@ -25,6 +25,7 @@ from optimizer.milp.arrays import compile_arrays, hand_over
 from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
+from optimizer.reach import Reach
 from optimizer.reroute import detour_plan, rerouted_problem
 from optimizer.reroute_table import RerouteTable
 from optimizer.solve import solve
@@ -91,7 +92,7 @@ def measure(*, name: str) -> dict[str, Any]:
     for group in plan.groups:
         held[group.group.site_id] += group.replicas
     sites = sorted(held, key=lambda s: (-held[s], s))
-    seen = _fewer(problem, plan)
+    seen, reach = _fewer(problem, plan), Reach(problem)
     judged = [_judge(problem, plan, table, site_id=s) for s in sites[:CHECKED_SITES]]
     return {
         "message": "",
@@ -101,7 +102,7 @@ def measure(*, name: str) -> dict[str, Any]:
         "repaired": _latency_ms(table, sites, running=seen),
         "breaches": sum(breaches for breaches, _ in judged),
         "dearer": [dearer for _, dearer in judged],
-        "crowd": statistics.median([_crowd(plan, table, site_id=s) for s in sites]),
+        "crowd": statistics.median([_crowd(reach, plan, table, site_id=s) for s in sites]),
     }
 
 
@@ -159,7 +160,7 @@ def _running(tables: Tables, groups: np.ndarray) -> np.ndarray:
     return np.asarray(tables.groups.running[groups], dtype=float)
 
 
-def _crowd(plan: Plan, table: RerouteTable, *, site_id: str) -> float:
+def _crowd(reach: Reach, plan: Plan, table: RerouteTable, *, site_id: str) -> float:
     """The largest part of all traffic that moves which one site takes (basis points of classes,
     weighted by their output tokens).
     """
@@ -168,9 +169,8 @@ def _crowd(plan: Plan, table: RerouteTable, *, site_id: str) -> float:
         before.setdefault(share.class_id, Counter())[share.site_id] += share.basis_points
     site_of = {g.group.group_id: g.group.site_id for g in plan.groups}
     taken: dict[str, float] = {}
-    classes = table.reach.classes
     for class_id, parts in table.detour(site_id).shares.items():
-        tokens = table.reach.rates[class_id] * classes[class_id].output_tokens / WHOLE_BP
+        tokens = reach.rates[class_id] * reach.classes[class_id].output_tokens / WHOLE_BP
         after: Counter[str] = Counter()
         for group_id, basis_points in parts.items():
             after[site_of[group_id]] += basis_points
