@@ -47,7 +47,8 @@ def run() -> None:
         if found is None:
             continue
         if found["gap"] is not None:
-            size_points.append((size.sites, found["wall_s"]))
+            if found["gap"] <= size.gap_limit:
+                size_points.append((size.sites, found["wall_s"]))
             gap_lines.append(_over_time(name, found))
             _peers(name, bound=found["bound"], limit_s=size.time_limit_s)
     if gap_lines:
@@ -58,6 +59,7 @@ def run() -> None:
             x="seconds (log)",
             y="gap, % (log)",
         )
+    if size_points:
         write_lines(
             DOCS / "benchmark-time-over-size.svg",
             [Line(name="solve, tiers S to XL", points=tuple(size_points))],
