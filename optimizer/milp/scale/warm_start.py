@@ -34,11 +34,13 @@ def take_up(search: Search, plan: Plan) -> None:
     near = np.flatnonzero(np.isin(frame.site, here))
     wanted = {one.group.group_id: one.replicas for one in plan.groups}
     named = {tables.group_id(int(at)): int(at) for at in near}
-    none = ledger.flows_of(np.zeros(0, dtype=np.intp))
-    for group_id in sorted(set(wanted) & set(named)):
-        group = np.array([named[group_id]])
-        replicas = np.minimum(float(wanted[group_id]), frame.most[group])
-        stands = Change(classes=none.cls, group=group, replicas=replicas, flows=none)
+    group = np.array(sorted(named[i] for i in set(wanted) & set(named)), dtype=np.intp)
+    replicas = np.array([float(wanted[tables.group_id(int(at))]) for at in group])
+    whole = _standing(search, group, np.minimum(replicas, frame.most[group]))
+    lacking = ledger.lacking(whole)[frame.site[group]]
+    ledger.put(_standing(search, group[~lacking], whole.replicas[~lacking]))
+    for at in np.flatnonzero(lacking).tolist():
+        stands = _standing(search, group[[at]], whole.replicas[[at]])
         if ledger.fits(stands):
             ledger.put(stands)
     nothing = np.zeros(frame.groups, dtype=np.bool_)
@@ -47,6 +49,12 @@ def take_up(search: Search, plan: Plan) -> None:
     for first in range(0, len(pending), BATCH):
         jobs = [Job(classes=lot, free=nothing) for lot in pending[first : first + BATCH]]
         step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))
+
+
+def _standing(search: Search, group: Positions, replicas: Floats) -> Change:
+    nobody = np.zeros(0, dtype=np.intp)
+    flows = search.ledger.flows_of(nobody)
+    return Change(classes=nobody, group=group, replicas=replicas, flows=flows)
 
 
 def _what_still_flows(search: Search, plan: Plan, named: dict[str, int]) -> Change:
