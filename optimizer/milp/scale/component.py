@@ -16,7 +16,7 @@ from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import ComponentArcs
 from optimizer.milp.scale.exposure import Entries, Exposure
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.milp.scale.ledger import Change, Flows, Use
+from optimizer.milp.scale.ledger import Change, Use, flows_over
 from optimizer.tables import Floats
 
 _USELESS = 1e-9
@@ -375,11 +375,5 @@ class Kernel:
         replicas = np.round(values[self.first_replica : self.first_replica + self._groups])
         part = values[: arcs.count]
         used = (part > _DUST) & (replicas[self.place] > 0)
-        flows = Flows(
-            cls=arcs.classes[arcs.row[used]],
-            group=arcs.group[used],
-            part=part[used],
-            busy=part[used] * arcs.busy[used],
-            usd_per_h=part[used] * arcs.network_usd_per_h[used],
-        )
+        flows = flows_over(arcs, part, np.flatnonzero(used))
         return Change(classes=arcs.classes, group=self.group, replicas=replicas, flows=flows)

@@ -25,7 +25,7 @@ from optimizer.milp.scale.catalogue import (
     next_ingress_arcs,
 )
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.milp.scale.losses import losses_of
+from optimizer.milp.scale.losses import at_ingress, losses_of
 from optimizer.milp.scale.master import Master, MasterPoint, Rowed, broken, covering
 from optimizer.milp.scale.price_lp import Relaxation, union
 from optimizer.milp.scale.priced import duals_of, price_all
@@ -136,8 +136,11 @@ def plain_point(frame: Frame, relaxation: Relaxation) -> MasterPoint:
 
 def with_losses(frame: Frame, point: MasterPoint) -> MasterPoint:
     """A plain point with the rows it breaks, each worth nothing yet."""
-    arcs = [next_ingress_arcs(frame, classes) for classes in frame.components]
-    rowed = broken(frame, replace(point, refuges=union(frame, arcs)), losses=losses_of(frame))
+    losses = losses_of(frame)
+    moved = np.unique(losses[at_ingress(frame, losses)] // len(frame.budget_kw))
+    refuges = next_ingress_arcs(frame, moved)
+    refuges = replace(refuges, classes=np.arange(len(frame.rate)), row=moved[refuges.row])
+    rowed = broken(frame, replace(point, refuges=refuges), losses=losses)
     return replace(point, rowed=rowed, loss=np.zeros(len(rowed.losses)))
 
 

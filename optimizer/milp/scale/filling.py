@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
 from optimizer.milp.scale.frame import Frame, Prices
-from optimizer.milp.scale.ledger import Change, Flows, Ledger
+from optimizer.milp.scale.ledger import Change, Ledger, flows_over, joined
 from optimizer.tables import Floats
 
 _TRIED = 60
@@ -88,23 +88,8 @@ def fill(ledger: Ledger, prices: Prices, *, worth: NDArray[np.bool_]) -> None:
         arcs = component_arcs(frame, np.array([at]))
         price = full_price(frame, arcs, work_price)
         part = _taken(stock, arcs, price, float(ledger.shed_part[at]), worth=worth)
-        used = np.flatnonzero(part > _SLIVER)
-        parts.append(
-            Flows(
-                cls=np.full(len(used), at),
-                group=arcs.group[used],
-                part=part[used],
-                busy=part[used] * arcs.busy[used],
-                usd_per_h=part[used] * arcs.network_usd_per_h[used],
-            )
-        )
-    flows = Flows(
-        cls=np.concatenate([one.cls for one in parts]),
-        group=np.concatenate([one.group for one in parts]),
-        part=np.concatenate([one.part for one in parts]),
-        busy=np.concatenate([one.busy for one in parts]),
-        usd_per_h=np.concatenate([one.usd_per_h for one in parts]),
-    )
+        parts.append(flows_over(arcs, part, np.flatnonzero(part > _SLIVER)))
+    flows = joined(parts)
     every = np.arange(frame.groups)
     ledger.put(Change(classes=left, group=every, replicas=stock.replicas, flows=flows))
     _shelter(ledger, stock, prices)

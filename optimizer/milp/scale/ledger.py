@@ -7,11 +7,13 @@ Freeing some classes leaves the others' traffic as a base on each group. Which c
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.scale.catalogue import ComponentArcs
 from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.tables import Floats
@@ -38,6 +40,29 @@ class Flows:
             busy=self.busy[kept],
             usd_per_h=self.usd_per_h[kept],
         )
+
+
+def flows_over(arcs: ComponentArcs, part: Floats, used: Positions) -> Flows:
+    """The flows of `part` over the arcs at positions `used`."""
+    some, group = part[used], arcs.group[used]
+    return Flows(
+        cls=arcs.classes[arcs.row[used]],
+        group=group,
+        part=some,
+        busy=some * arcs.busy[used],
+        usd_per_h=some * arcs.network_usd_per_h[used],
+    )
+
+
+def joined(parts: Sequence[Flows]) -> Flows:
+    """All flows of some (at least one), one after the other."""
+    return Flows(
+        cls=np.concatenate([one.cls for one in parts]),
+        group=np.concatenate([one.group for one in parts]),
+        part=np.concatenate([one.part for one in parts]),
+        busy=np.concatenate([one.busy for one in parts]),
+        usd_per_h=np.concatenate([one.usd_per_h for one in parts]),
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,14 +130,7 @@ class Ledger:
     def flows_of(self, classes: Positions) -> Flows:
         """The flows of some classes."""
         found = [self._flows.get(int(at), self._no_flows) for at in classes]
-        parts = [*found, self._no_flows]
-        return Flows(
-            cls=np.concatenate([f.cls for f in parts]),
-            group=np.concatenate([f.group for f in parts]),
-            part=np.concatenate([f.part for f in parts]),
-            busy=np.concatenate([f.busy for f in parts]),
-            usd_per_h=np.concatenate([f.usd_per_h for f in parts]),
-        )
+        return joined([*found, self._no_flows])
 
     def all_flows(self) -> Flows:
         """Every flow, class by class."""

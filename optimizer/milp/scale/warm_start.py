@@ -13,7 +13,7 @@ import numpy as np
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.milp.scale.ledger import Change, Flows
+from optimizer.milp.scale.ledger import Change, Flows, flows_over, joined
 from optimizer.milp.scale.plan_search import BATCH, Job, Search, lots, step
 from optimizer.plan import Plan
 from optimizer.tables import Floats
@@ -67,14 +67,7 @@ def _what_still_flows(search: Search, plan: Plan, named: dict[str, int]) -> Chan
         if one.class_id in position and one.group_id in named
     )
     flowed = np.array(shares, dtype=np.float64).reshape(-1, 3)
-    found = [_flows(frame, classes, flowed) for classes in frame.components]
-    flows = Flows(
-        cls=np.concatenate([one.cls for one in found]),
-        group=np.concatenate([one.group for one in found]),
-        part=np.concatenate([one.part for one in found]),
-        busy=np.concatenate([one.busy for one in found]),
-        usd_per_h=np.concatenate([one.usd_per_h for one in found]),
-    )
+    flows = joined([_flows(frame, classes, flowed) for classes in frame.components])
     busy = np.bincount(flows.group, flows.busy, frame.groups)
     held = ledger.replicas * frame.rateable
     kept = np.minimum(1.0, held / np.maximum(busy, 1e-12))
@@ -107,11 +100,4 @@ def _flows(frame: Frame, classes: Positions, flowed: Floats) -> Flows:
         at = np.minimum(np.searchsorted(key, wanted), len(key) - 1)
         known = key[at] == wanted
         part[at[known]] = mine[known, 2]
-    used = np.flatnonzero(part > 0)
-    return Flows(
-        cls=classes[arcs.row[used]],
-        group=arcs.group[used],
-        part=part[used],
-        busy=part[used] * arcs.busy[used],
-        usd_per_h=part[used] * arcs.network_usd_per_h[used],
-    )
+    return flows_over(arcs, part, np.flatnonzero(part > 0))

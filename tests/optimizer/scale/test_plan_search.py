@@ -8,41 +8,23 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from optimizer.milp.scale.ascent import opening_prices, sampled_arcs
 from optimizer.milp.scale.building import build, rescue
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort
-from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.ledger import Change
-from optimizer.milp.scale.plan_search import Job, Search, begin, step
+from optimizer.milp.scale.plan_search import Job, step
 from optimizer.milp.scale.warm_start import take_up
-from optimizer.milp.scale.workers import SerialWorkers
 from optimizer.problem import Problem
 from optimizer.solve import solve
-from optimizer.tabulate import tabulate
 from tests.optimizer import builders as b
 from tests.optimizer.builders import rich_problems
 from tests.optimizer.scale.test_scale import never, plain
-from tests.optimizer.scale.test_survival import exposed
+from tests.optimizer.scale.test_survival import begun, exposed
 
 SOON = settings(
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
 )
 EFFORT = Effort(sites=6, gap=0.0, nodes=10)
-
-
-def begun(problem: Problem) -> Search:
-    """A search with nothing placed."""
-    frame = take_frame(tabulate(problem))
-    prices = opening_prices(frame)
-    return begin(
-        frame,
-        prices,
-        sampled_arcs(frame, prices, SerialWorkers()),
-        worth=np.zeros(0, dtype=np.intp),
-        workers=SerialWorkers(),
-        is_over=never,
-    )
 
 
 def one_class_over_eight_sites() -> Problem:

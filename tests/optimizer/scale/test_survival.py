@@ -15,7 +15,7 @@ from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Prices, take_frame
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.losses import losses_of
-from optimizer.milp.scale.plan_search import begin
+from optimizer.milp.scale.plan_search import Search, begin
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.priced import Duals, price_all
 from optimizer.milp.scale.solve import solve_at_scale
@@ -42,11 +42,11 @@ def exposed(problem: Problem) -> Problem:
     return replace(problem, classes=classes, plan_policy=policy)
 
 
-def taken_up(problem: Problem, plan: Plan) -> Ledger:
-    """A plan's replicas, traffic over them as it flows best."""
+def begun(problem: Problem) -> Search:
+    """A search with nothing placed."""
     frame = take_frame(tabulate(problem))
     prices = opening_prices(frame)
-    search = begin(
+    return begin(
         frame,
         prices,
         sampled_arcs(frame, prices, SerialWorkers()),
@@ -54,6 +54,11 @@ def taken_up(problem: Problem, plan: Plan) -> Ledger:
         workers=SerialWorkers(),
         is_over=never,
     )
+
+
+def taken_up(problem: Problem, plan: Plan) -> Ledger:
+    """A plan's replicas, traffic over them as it flows best."""
+    search = begun(problem)
     take_up(search, plan)
     return search.ledger
 
