@@ -1,119 +1,326 @@
 """What a plan stands on when a site is lost: who is where, who could go where, at what price.
 
-Facts worked out once per plan, for `reroute_work` to decide with. Prices are those of one basis
-point more: transfer, and power from the site's cheapest supply that is not used up.
+Facts worked out once per plan, as arrays. A pair is a class and a placed group that may answer it.
+A class whose ingress is lost enters elsewhere, where it has other pairs. Limits are numbered:
+placed groups (busy replicas), then sites (kW drawn), then links (Mbit/s).
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, fields, replace
 
-from optimizer.costs import network_usd_per_request, shed_price_usd_per_h
-from optimizer.milp.survive_pairs import Ground
-from optimizer.plan import Plan, SurvivalShare
-from optimizer.problem import Problem
-from optimizer.reach import Reach
-from optimizer.supplies import by_price, supply_price_usd_per_w_h
-from optimizer.survive import RowKey
-from optimizer.survive_plan import Survivors
-from sites.fleet import at_period
-from sites.units import S_PER_H, WHOLE_BP
+import numpy as np
+from numpy.typing import NDArray
+
+from optimizer.plan import Plan
+from optimizer.problem import Problem, RunningGroup
+from optimizer.sweep import Sweep
+from optimizer.tables import NOWHERE, Flags, Floats, Tables, ints
+from optimizer.tabulate import tabulate
+from optimizer.tabulate_classes import at_next_ingress
+from optimizer.tabulate_routes import path_links
+from sites.units import BITS_PER_BYTE, WHOLE_BP
+
+Positions = NDArray[np.intp]
+
+_BITS_PER_MBIT = 1e6
+
+_ABOVE_OTHERS = 10.0
+"""How many times what any other traffic is worth that its room could serve a protected class is."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Offer:
-    """A placed group a class may go to, per basis point: USD/h, busy replicas, all it uses."""
+class Pairs:
+    """Pairs by class, then group: positions, and figures for the whole class at that group.
 
-    group_id: str
-    site_id: str
-    price: float
-    busy: float
-    uses: Mapping[RowKey, float]
+    `busy` are the replicas it keeps busy, `usd_per_h` its transfer; `held_bp` is what the plan
+    puts there. `elsewhere`: the class enters at its next ingress.
+    """
+
+    row: Positions
+    group: Positions
+    busy: Floats
+    usd_per_h: Floats
+    held_bp: Floats
+    elsewhere: Flags
+
+    @property
+    def count(self) -> int:
+        """How many pairs."""
+        return len(self.row)
+
+    def only(self, chosen: Positions | Flags | slice) -> Pairs:
+        """The pairs at some positions, of a mask or of a slice."""
+        return Pairs(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
+
+
+def joined(first: Pairs, then: Pairs) -> Pairs:
+    """The pairs of both, one after the other."""
+    both = {f.name: (getattr(first, f.name), getattr(then, f.name)) for f in fields(Pairs)}
+    return Pairs(**{name: np.concatenate(parts) for name, parts in both.items()})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Uses:
+    """What pairs use of limits: `each` of limit `key` by the whole class, for the pair `pair`."""
+
+    pair: Positions
+    key: Positions
+    each: Floats
 
 
 class Standing:
-    """One plan of one problem, its traffic and what it leaves free."""
+    """One plan of one problem, its traffic and what it leaves free.
+
+    Of each limit: `limits`, what there is for traffic and idle replicas; `used`, what the plan's
+    uses; `slack`, by how much its shares may pass it, being whole basis points.
+    """
 
     def __init__(self, problem: Problem, plan: Plan) -> None:
-        self.plan = plan
-        self.reach = Reach(problem)
-        self.all = Survivors(self.reach, plan, classes=dict(sorted(self.reach.classes.items())))
-        self.protected = Survivors(self.reach, plan)
-        self.holders: dict[str, set[str]] = defaultdict(set)
-        for class_id, shares in self.all.held.items():
-            for group_id in shares:
-                self.holders[group_id].add(class_id)
-        self.replicas = {g: one.replicas for g, one in sorted(self.all.groups.items())}
-        self.certificate: dict[str, list[SurvivalShare]] = defaultdict(list)
-        for entry in plan.survival:
-            self.certificate[entry.lost_site_id].append(entry)
-        self.exposed = {(e.lost_site_id, e.class_id) for e in plan.exposed}
-        self._power = _marginal_usd_per_w_h(problem, plan)
-        self.link_keys = [key for key in self.all.limits if key[0] == "link_bandwidth"]
-        self.tight_supplies = self._tight_supplies()
-        self._offers: dict[tuple[str, str], tuple[Offer, ...]] = {}
+        running = tuple(RunningGroup(group=g.group, replicas=g.replicas) for g in plan.groups)
+        tables = tabulate(replace(problem, running=running))
+        self.problem, self.tables = problem, tables
+        self.placed = np.flatnonzero(tables.groups.running > 0)
+        groups = [tables.group(int(at)) for at in self.placed]
+        self.planned = tuple(zip(groups, tables.groups.running[self.placed].tolist(), strict=True))
+        self.group_ids = tuple(group.group_id for group in groups)
+        self.group_at = {group_id: at for at, group_id in enumerate(self.group_ids)}
+        self.class_ids = tables.classes.ids
+        self.class_at = {class_id: at for at, class_id in enumerate(self.class_ids)}
+        self.replicas = self._of_groups(tables.groups.running)
+        self.site_of = tables.groups.site[self.placed].astype(np.intp)
+        self.busy_kw = self._of_groups(tables.groups.busy_kw)
+        self.idle_kw = self._of_groups(tables.groups.idle_kw)
+        ceiling = problem.plan_policy.utilisation_ceiling
+        self.usable = ceiling * self._of_groups(tables.groups.available)
+        self.groups, self.sites = len(self.placed), len(tables.sites.ids)
+        self.site_at = {site_id: at for at, site_id in enumerate(tables.sites.ids)}
+        self.usd_per_kwh = tables.supplies.usd_per_kwh + tables.supplies.carbon_usd_per_kwh
+        self.shed_usd_per_h = tables.classes.shed_usd_per_h_per_rps * tables.classes.rate_rps
+        self._take_shares(plan)
+        self._next_tables = at_next_ingress(tables)
+        self.here = self._pairs(tables, elsewhere=False)
+        self.next = self._pairs(self._next_tables, elsewhere=True)
+        self.limits = self.limits_of(self.replicas)
+        self._take_used()
+        self._take_guard()
 
-    @cached_property
-    def ground(self) -> Ground:
-        """What losses have in common for protected traffic; asked for without a certificate."""
-        return Ground(self.protected, self.plan)
+    def limits_of(self, replicas: Floats) -> Floats:
+        """What there is of each limit with so many replicas per placed group.
 
-    def offers(self, left: Reach, class_id: str) -> tuple[Offer, ...]:
-        """Where a class may go from where it then enters, cheapest first. The lost site's groups
-        may be among them.
+        Where they idle beyond all supplies already, what they draw then.
         """
-        entry = left.entry(self.all.classes[class_id])
-        key = (class_id, entry.site_id if entry else "")
-        if key not in self._offers:
-            options = self.all.options(left, class_id, lost_too=True)
-            offers = (self._offer(left, class_id, group_id) for group_id in options)
-            self._offers[key] = tuple(sorted(offers, key=lambda o: (o.price, o.group_id)))
-        return self._offers[key]
+        supplies = self.tables.supplies
+        supplied = np.bincount(supplies.site, supplies.limit_kw, self.sites)
+        power = np.maximum(supplied, self.idle_of(replicas))
+        return np.concatenate((replicas * self.usable, power, self.tables.links.bandwidth_mbps))
 
-    def _offer(self, left: Reach, class_id: str, group_id: str) -> Offer:
-        """Power at the site's marginal price and transfer, per basis point of the class."""
-        site_id = self.all.groups[group_id].group.site_id
-        uses = self.all.uses(left, class_id, group_id)
-        power = uses.get(("supply_limit", site_id), 0.0) * self._power[site_id]
-        per_request = network_usd_per_request(left, class_id, site_id=site_id)
-        network = per_request * self.reach.rates[class_id] / WHOLE_BP * S_PER_H
-        return Offer(
-            group_id=group_id,
-            site_id=site_id,
-            price=power + network,
-            busy=uses["throughput", group_id],
-            uses=uses,
+    def idle_of(self, replicas: Floats) -> Floats:
+        """What so many replicas per placed group draw idle, by site (kW)."""
+        return _sums(self.site_of, replicas * self.idle_kw, self.sites)
+
+    def losses(self) -> tuple[str, ...]:
+        """Sites whose loss changes anything, sorted: some class stands or enters there."""
+        sites = np.union1d(self.site_of, self.ingress[self.ingress != NOWHERE])
+        ids = {self.tables.sites.ids[at] for at in sites.tolist()}
+        return tuple(sorted(ids | set(self.idle_classes)))
+
+    def pairs_of(self, row: int, *, elsewhere: bool) -> Pairs:
+        """The pairs of one class, entering as planned or at its next ingress."""
+        pairs, first = (self.next, self._first_next) if elsewhere else (self.here, self._first)
+        return pairs.only(slice(first[row], first[row + 1]))
+
+    def each_bp(self, row: int, group: int, *, elsewhere: bool) -> list[tuple[int, float]]:
+        """(limit, what a basis point of a class uses of it) at a group; kept once worked out."""
+        key = (row, group, elsewhere)
+        found = self._each_bp.get(key)
+        if found is None:
+            pairs, first = (self.next, self._first_next) if elsewhere else (self.here, self._first)
+            start = int(first[row])
+            at = start + int(np.searchsorted(pairs.group[start : first[row + 1]], group))
+            busy, site = float(pairs.busy[at]) / WHOLE_BP, int(self.site_of[group])
+            kw, mbit = busy * float(self.busy_kw[group]), float(self._mbit(row)) / WHOLE_BP
+            found = [(group, busy)] if busy > 0 else []
+            found += [(self.groups + site, kw)] if kw > 0 else []
+            found += [(link, mbit) for link in self._way(row, site, elsewhere) if mbit > 0]
+            self._each_bp[key] = found
+        return found
+
+    def _way(self, row: int, site: int, elsewhere: bool) -> tuple[int, ...]:
+        """The limits of the links that a class crosses to a site."""
+        tables = self._next_tables if elsewhere else self.tables
+        key = (int(tables.classes.route[row]), site, elsewhere)
+        found = self._ways.get(key)
+        if found is None:
+            _, link = path_links(
+                tables.routes, tables.links, route=ints(key[:1]), site=ints(key[1:2])
+            )
+            found = tuple((self.groups + self.sites + link).tolist())
+            self._ways[key] = found
+        return found
+
+    def uses(self, pairs: Pairs) -> Uses:
+        """Everything pairs use."""
+        at, site = np.arange(pairs.count), self.site_of[pairs.group]
+        crossing, link = self._links_of(pairs)
+        return Uses(
+            pair=np.concatenate((at, at, crossing)),
+            key=np.concatenate(
+                (pairs.group, self.groups + site, self.groups + self.sites + link)
+            ).astype(np.intp),
+            each=np.concatenate(
+                (
+                    pairs.busy,
+                    pairs.busy * self.busy_kw[pairs.group],
+                    self._mbit(pairs.row[crossing]),
+                )
+            ),
         )
 
-    def shed_price(self, class_id: str) -> float:
-        """Shedding one basis point of a class (USD/h)."""
-        return shed_price_usd_per_h(self.reach, class_id) / WHOLE_BP
+    def _links_of(self, pairs: Pairs) -> tuple[Positions, Positions]:
+        """(pair, link) where pairs with bytes to send cross links."""
+        pair: list[Positions] = []
+        crossed: list[Positions] = []
+        for tables, is_so in (
+            (self.tables, ~pairs.elsewhere),
+            (self._next_tables, pairs.elsewhere),
+        ):
+            some = np.flatnonzero(is_so & (self._mbit(pairs.row) > 0))
+            taken, link = path_links(
+                tables.routes,
+                tables.links,
+                route=tables.classes.route[pairs.row[some]],
+                site=self.site_of[pairs.group[some]],
+            )
+            pair.append(some[taken])
+            crossed.append(link.astype(np.intp))
+        return np.concatenate(pair), np.concatenate(crossed)
 
-    def _tight_supplies(self) -> set[RowKey]:
-        """Sites whose supplies could not bear all their replicas at the ceiling."""
-        full_w: dict[RowKey, float] = defaultdict(float)
-        for group_id, placed in self.all.groups.items():
-            group = placed.group
-            point, site = self.reach.point(group), self.reach.site(group.site_id)
-            assert point is not None and site is not None, f"{group_id} has no serving point"
-            each = (point.full_w - point.idle_w) * site.pue
-            full_w["supply_limit", group.site_id] += each * self.all.limits["throughput", group_id]
-        return {key for key, watts in full_w.items() if self.all.limits[key] < watts}
+    def may_shed_bp(self, lost_site_id: str) -> Floats:
+        """What of each class may be shed after a loss: of protected ones what the plan sheds or
+        leaves exposed, of others all.
+        """
+        protected = self.tables.classes.protected
+        may = np.where(protected, self.shed_bp, float(WHOLE_BP))
+        for row, basis_points in self.exposed.get(lost_site_id, ()):
+            may[row] += basis_points
+        return np.minimum(float(WHOLE_BP), may)
+
+    def _take_guard(self) -> None:
+        """What shedding costs protected classes that need not be shed (USD/h): more than any other
+        traffic is worth that their room could serve. Others: what shedding them costs.
+        """
+        others = ~self.tables.classes.protected[self.here.row] & (self.here.busy > 0)
+        worth = self.shed_usd_per_h[self.here.row[others]] / self.here.busy[others]
+        busiest = np.zeros(len(self.class_ids))
+        np.maximum.at(busiest, self.here.row, self.here.busy)
+        guard = _ABOVE_OTHERS * (self.shed_usd_per_h + busiest * worth.max(initial=0.0))
+        protected = self.tables.classes.protected
+        self.guard_usd_per_h = np.where(protected, guard, self.shed_usd_per_h)
+
+    def _mbit(self, rows: Positions | int) -> Floats:
+        classes = self.tables.classes
+        bytes_per_s = classes.rate_rps[rows] * classes.bytes_per_request[rows]
+        mbit: Floats = bytes_per_s * (BITS_PER_BYTE / _BITS_PER_MBIT)
+        return mbit
+
+    def _of_groups(self, column: NDArray[np.generic]) -> Floats:
+        return np.asarray(column[self.placed], dtype=np.float64)
+
+    def _take_shares(self, plan: Plan) -> None:
+        """What classes hold and shed (bp), by class and loss; shares of classes without demand are
+        only known by name.
+        """
+        self.held: dict[str, dict[str, int]] = defaultdict(dict)
+        self.idle_classes: dict[str, set[str]] = defaultdict(set)
+        for share in plan.shares:
+            if share.class_id in self.class_at:
+                self.held[share.class_id][share.group_id] = share.basis_points
+            else:
+                self.idle_classes[share.site_id].add(share.class_id)
+                self.idle_classes[share.ingress_site_id].add(share.class_id)
+        self.shed_bp = np.zeros(len(self.class_ids))
+        for one in plan.shed:
+            if one.class_id in self.class_at:
+                self.shed_bp[self.class_at[one.class_id]] = one.basis_points
+        self.exposed: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for risk in plan.exposed:
+            if risk.class_id in self.class_at:
+                found = (self.class_at[risk.class_id], risk.basis_points)
+                self.exposed[risk.lost_site_id].append(found)
+
+    def _pairs(self, tables: Tables, *, elsewhere: bool) -> Pairs:
+        """All pairs on placed groups, of classes that enter as the tables say."""
+        sweep, rate = Sweep(tables), tables.classes.rate_rps
+        local = np.full(tables.groups.count, NOWHERE)
+        local[self.placed] = np.arange(self.groups)
+        parts = []
+        for at, class_id in enumerate(self.class_ids):
+            arcs = sweep.arcs_of(at)
+            kept = np.flatnonzero(local[arcs.group] != NOWHERE)
+            group = local[arcs.group[kept]]
+            held_bp = np.zeros(len(kept))
+            for group_id, basis_points in self.held.get(class_id, {}).items():
+                held_bp[group == self.group_at[group_id]] = basis_points
+            parts.append(
+                Pairs(
+                    row=np.full(len(kept), at),
+                    group=group,
+                    busy=arcs.replica_seconds[kept] * rate[at],
+                    usd_per_h=arcs.network_usd_per_h[kept] * rate[at],
+                    held_bp=held_bp,
+                    elsewhere=np.full(len(kept), elsewhere),
+                )
+            )
+        return _all_of(parts)
+
+    def _take_used(self) -> None:
+        classes = np.arange(len(self.class_ids) + 1)
+        self._first = np.searchsorted(self.here.row, classes)
+        self._first_next = np.searchsorted(self.next.row, classes)
+        self._each_bp: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
+        self._ways: dict[tuple[int, int, bool], tuple[int, ...]] = {}
+        self.held_at = self._held_at()
+        self.holders: list[list[int]] = [[] for _ in self.group_ids]
+        for row, shares in enumerate(self.held_at):
+            for group in shares:
+                self.holders[group].append(row)
+        self.ingress = np.append(self.tables.routes.source, NOWHERE)[self.tables.classes.route]
+        pairs = self.here.only(self.here.held_bp > 0)
+        uses = self.uses(pairs)
+        parts = pairs.held_bp[uses.pair] / WHOLE_BP
+        self.used = _sums(uses.key, uses.each * parts, len(self.limits))
+        self.used[self.groups : self.groups + self.sites] += self.idle_of(self.replicas)
+        self.slack = _sums(uses.key, uses.each / WHOLE_BP, len(self.limits))
+
+    def _held_at(self) -> list[dict[int, int]]:
+        """Basis points by group of each class, as planned."""
+        found: list[dict[int, int]] = [{} for _ in self.class_ids]
+        pairs = self.here.only(self.here.held_bp > 0)
+        held_bp = pairs.held_bp.astype(np.intp).tolist()
+        for row, group, basis_points in zip(
+            pairs.row.tolist(), pairs.group.tolist(), held_bp, strict=True
+        ):
+            found[row][group] = basis_points
+        return found
 
 
-def _marginal_usd_per_w_h(problem: Problem, plan: Plan) -> dict[str, float]:
-    """What one W more costs at each site of the plan (USD/h): its cheapest supply not used up."""
-    used = {(u.site_id, u.supply_id): u.power_w for u in plan.supplies}
-    prices: dict[str, float] = {}
-    for site_id in sorted({g.group.site_id for g in plan.groups}):
-        ranked = by_price(problem, problem.fleet.site(site_id))
-        free = (
-            k
-            for k in ranked
-            if used.get((site_id, k.supply_id), 0.0) < at_period(k.limit_w, problem.period)
-        )
-        prices[site_id] = sum(supply_price_usd_per_w_h(problem, next(free, ranked[-1])))
-    return prices
+def _sums(key: Positions, each: Floats, count: int) -> Floats:
+    """The sum of what has each key, from 0 to `count`."""
+    return np.bincount(key, each, count).astype(np.float64)
+
+
+def _all_of(parts: list[Pairs]) -> Pairs:
+    none = np.zeros(0)
+    empty = Pairs(
+        row=none.astype(np.intp),
+        group=none.astype(np.intp),
+        busy=none,
+        usd_per_h=none,
+        held_bp=none,
+        elsewhere=none.astype(np.bool_),
+    )
+    every = [empty, *parts]
+    columns = {f.name: [getattr(one, f.name) for one in every] for f in fields(Pairs)}
+    return Pairs(**{name: np.concatenate(column) for name, column in columns.items()})

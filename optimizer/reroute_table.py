@@ -9,11 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from optimizer.milp.reroute_flows import RerouteFlows
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute_fill import Fill, Filled
+from optimizer.reroute_repair import Repair
 from optimizer.reroute_standing import Standing
-from optimizer.reroute_work import Repair, Work
-from optimizer.survive import RowKey
+from optimizer.reroute_work import work_out
+from optimizer.tables import Floats
 from sites.units import WHOLE_BP
 
 
@@ -33,30 +36,30 @@ class Detour:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Known:
-    """A detour with what it uses of each limit beyond the plan, so that a repair starts there."""
+    """A detour with what a repair goes on from: how full it leaves limits, and their prices."""
 
     detour: Detour
-    more: Mapping[RowKey, float]
+    filled: Filled
+    prices: Floats
 
 
 class RerouteTable:
     """The detours of one plan of one problem; each is worked out when first asked, or by `fill`.
 
     Holds for that problem and plan only: make a new one for a new plan. Lost sites of the problem
-    are lost already: no share of the plan may stand or enter there.
+    are lost already: no share of the plan may stand or enter there. Raises FatalError if the solver
+    errs.
     """
 
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.standing = Standing(problem, plan)
+        self._flows = RerouteFlows(self.standing)
         self._running = tuple(RunningGroup(group=g.group, replicas=g.replicas) for g in plan.groups)
         self._known: dict[str, _Known] = {}
 
     def fill(self) -> None:
-        """Work out every loss that changes anything, and what a repair will want to know."""
-        standing = self.standing
-        for class_id in standing.all.classes:
-            standing.offers(standing.reach, class_id)
-        for site_id in standing.all.losses():
+        """Work out every loss that changes anything."""
+        for site_id in self.standing.losses():
             self.detour(site_id)
 
     def detour(self, lost_site_id: str) -> Detour:
@@ -74,31 +77,35 @@ class RerouteTable:
         known = self._of(lost_site_id)
         if running is None or running == self._running:
             return known.detour
-        seen = {r.group.group_id: r.replicas for r in running}
-        placed = self.standing.all.groups
+        s, seen = self.standing, {r.group: r.replicas for r in running}
+        lost = s.site_at[lost_site_id]
         fewer = {
-            g: seen.get(g, 0)
-            for g, planned in self.standing.replicas.items()
-            if seen.get(g, 0) < planned and placed[g].group.site_id != lost_site_id
+            at: float(seen.get(group, 0))
+            for at, (group, planned) in enumerate(s.planned)
+            if seen.get(group, 0) < planned and s.site_of[at] != lost
         }
         if not fewer:
             return known.detour
-        repair = Repair(
-            self.standing,
-            lost_site_id,
-            shares=known.detour.shares,
-            more=known.more,
-            fewer=fewer,
-        )
-        return Detour(lost_site_id=lost_site_id, shares=repair.changed())
+        mended = Fill(s, lost_site_id, known=known.filled)
+        moved = Repair(mended, prices=known.prices).mend(fewer)
+        shares = dict(known.detour.shares)
+        for row in moved:
+            shares.pop(s.class_ids[row], None)
+        shares |= mended.changed(moved)
+        return Detour(lost_site_id=lost_site_id, shares=dict(sorted(shares.items())))
 
     def _of(self, lost_site_id: str) -> _Known:
         if lost_site_id not in self._known:
-            self.standing.reach.problem.fleet.site(lost_site_id)
-            work = Work(self.standing, lost_site_id)
-            work.answer()
+            self.standing.problem.fleet.site(lost_site_id)
+            flows = self._flows.after(lost_site_id)
+            fill = work_out(self.standing, lost_site_id, flows=flows)
+            nothing: dict[str, dict[str, int]] = {
+                c: {} for c in self.standing.idle_classes.get(lost_site_id, ())
+            }
+            shares = nothing | fill.changed(fill.shares)
             self._known[lost_site_id] = _Known(
-                detour=Detour(lost_site_id=lost_site_id, shares=work.changed()),
-                more=dict(work.tally.more),
+                detour=Detour(lost_site_id=lost_site_id, shares=dict(sorted(shares.items()))),
+                filled=fill.filled(),
+                prices=flows.prices,
             )
         return self._known[lost_site_id]

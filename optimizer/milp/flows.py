@@ -1,34 +1,30 @@
-"""The cheapest way to serve a few classes with the replicas that stand, as one linear problem.
+"""A linear problem over flows as arrays, solved anew or from where another was left.
 
-Decides parts of classes only; which classes may move, where to and at what price is the caller's
-(`reroute_table`). In basis points of each class, so that figures stay near 1.
+Decides nothing about traffic: what may flow where, at what price, is the caller's
+(`survive_local`, `reroute_flows`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.survive import UNLIMITED, RowKey
 from sites.errors import FatalError
-from sites.units import WHOLE_BP
 
 Floats = NDArray[np.float64]
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Flow:
-    """A pair that may carry traffic: its price (USD/h per basis point) and what that uses."""
-
-    class_id: str
-    group_id: str
-    price: float
-    uses: Mapping[RowKey, float]
+STATUSES = (
+    highspy.HighsBasisStatus.kLower,
+    highspy.HighsBasisStatus.kBasic,
+    highspy.HighsBasisStatus.kUpper,
+    highspy.HighsBasisStatus.kZero,
+    highspy.HighsBasisStatus.kNonbasic,
+)
+_LOWER, _BASIC = STATUSES[:2]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,72 +42,106 @@ class Program:
     most_used: Floats
 
 
-def cheapest_flows(
-    flows: Sequence[Flow], *, limits: Mapping[RowKey, float], shed_price: Mapping[str, float]
-) -> dict[str, dict[str, float]]:
-    """Basis points by class and group that cost the least, shedding at `shed_price` per point.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vertex:
+    """Where a linear problem was left: a status of each column and each row, as `STATUSES` has it.
 
-    min sum price * y + sum shed_price * u  where  sum_r y[d,r] + u[d] == 10 000  and what y uses of
-    each limit is at most that. Raises FatalError if the solver errs.
+    Longer problems may begin there: what they have more follows what the vertex knows.
     """
-    classes = sorted(shed_price)
-    row_of = {("class", c): at for at, c in enumerate(classes)}
-    entries: list[tuple[int, int, float]] = []
-    for column, flow in enumerate(flows):
-        entries.append((row_of["class", flow.class_id], column, 1.0))
-        for key, each in flow.uses.items():
-            if limits[key] < UNLIMITED:
-                entries.append((row_of.setdefault(key, len(row_of)), column, each))
-    entries += [(at, len(flows) + at, 1.0) for at in range(len(classes))]
-    row, columns, values = zip(*entries, strict=True) if entries else ((), (), ())
-    keys = sorted(row_of, key=row_of.__getitem__)[len(classes) :]
-    prices = np.array([f.price for f in flows] + [shed_price[c] for c in classes])
-    program = Program(
-        prices=prices,
-        most=np.full(len(prices), float(WHOLE_BP)),
-        row=np.array(row, dtype=np.intp),
-        column=np.array(columns, dtype=np.intp),
-        each=np.array(values, dtype=np.float64),
-        exact=np.full(len(classes), float(WHOLE_BP)),
-        most_used=np.array([max(0.0, limits[key]) for key in keys]),
-    )
-    parts: dict[str, dict[str, float]] = defaultdict(dict)
-    for flow, value in zip(flows, solved(program)[0].tolist(), strict=False):
-        if value > 0:
-            parts[flow.class_id][flow.group_id] = value
-    return dict(parts)
+
+    columns: NDArray[np.int8]
+    rows: NDArray[np.int8]
 
 
 def solved(program: Program) -> tuple[Floats, Floats]:
     """The value of each column and the price of each row. Raises FatalError if the solver errs."""
-    highs = highspy.Highs()
-    for name, value in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
-        highs.setOptionValue(name, value)
-    count, exact = len(program.prices), len(program.exact)
-    order = np.lexsort((program.row, program.column))
-    upper = np.concatenate((program.exact, program.most_used))
-    lower = np.where(np.arange(len(upper)) < exact, upper, -highspy.kHighsInf)
-    status = highs.passModel(
-        count,
-        len(upper),
-        len(order),
-        int(highspy.MatrixFormat.kColwise),
-        int(highspy.ObjSense.kMinimize),
-        0.0,
-        program.prices,
-        np.zeros(count),
-        program.most,
-        lower,
-        upper,
-        np.searchsorted(program.column[order], np.arange(count + 1)).astype(np.int32),
-        program.row[order].astype(np.int32),
-        program.each[order],
-        np.zeros(count, dtype=np.int32),
-    )
+    return OpenProgram(program).solve()
+
+
+class OpenProgram:
+    """A problem in the solver's hands: it may be solved, get more columns, and be solved again from
+    where it stands. Every method raises FatalError if the solver errs.
+    """
+
+    def __init__(self, program: Program, start: Vertex | None = None) -> None:
+        self._highs = highspy.Highs()
+        for name, value in (("output_flag", False), ("threads", 1), ("solver", "simplex")):
+            self._highs.setOptionValue(name, value)
+        count, exact = len(program.prices), len(program.exact)
+        order = np.lexsort((program.row, program.column))
+        upper = np.concatenate((program.exact, program.most_used))
+        lower = np.where(np.arange(len(upper)) < exact, upper, -highspy.kHighsInf)
+        status = self._highs.passModel(
+            count,
+            len(upper),
+            len(order),
+            int(highspy.MatrixFormat.kColwise),
+            int(highspy.ObjSense.kMinimize),
+            0.0,
+            program.prices,
+            np.zeros(count),
+            program.most,
+            lower,
+            upper,
+            np.searchsorted(program.column[order], np.arange(count + 1)).astype(np.int32),
+            program.row[order].astype(np.int32),
+            program.each[order],
+            np.zeros(count, dtype=np.int32),
+        )
+        _must(status, "take")
+        if start is not None:
+            self._begin(start, columns=count, rows=len(upper))
+
+    def solve(self) -> tuple[Floats, Floats]:
+        """The value of each column and the price of each row at the optimum."""
+        self._highs.run()
+        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            # pivots from a far vertex can end in numerical trouble that a cold start has not
+            self._highs.clearSolver()
+            self._highs.run()
+        if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            raise FatalError("HiGHS could not solve the flows of a reroute")
+        solution = self._highs.getSolution()
+        return np.array(solution.col_value), np.array(solution.row_dual)
+
+    def add(self, more: Program) -> None:
+        """Put columns behind those there are: a program without rows of its own, its entries in the
+        rows there are.
+        """
+        count = len(more.prices)
+        order = np.lexsort((more.row, more.column))
+        status = self._highs.addCols(
+            count,
+            more.prices,
+            np.zeros(count),
+            more.most,
+            len(order),
+            np.searchsorted(more.column[order], np.arange(count)).astype(np.int32),
+            more.row[order].astype(np.int32),
+            more.each[order],
+        )
+        _must(status, "add to")
+
+    def vertex(self) -> Vertex:
+        """Where the problem stands."""
+        basis = self._highs.getBasis()
+        return Vertex(columns=_codes(basis.col_status), rows=_codes(basis.row_status))
+
+    def _begin(self, start: Vertex, *, columns: int, rows: int) -> None:
+        """Begin at a vertex of a shorter problem: new columns at 0, new rows with room."""
+        basis = highspy.HighsBasis()
+        basis.valid = True
+        old_columns = [STATUSES[k] for k in start.columns.tolist()]
+        old_rows = [STATUSES[k] for k in start.rows.tolist()]
+        basis.col_status = old_columns + [_LOWER] * (columns - len(old_columns))
+        basis.row_status = old_rows + [_BASIC] * (rows - len(old_rows))
+        _must(self._highs.setBasis(basis), "begin at a basis with")
+
+
+def _codes(statuses: list[Any]) -> NDArray[np.int8]:
+    return np.fromiter(map(int, statuses), dtype=np.int8, count=len(statuses))
+
+
+def _must(status: Any, action: str) -> None:
     if status == highspy.HighsStatus.kError:
-        raise FatalError("HiGHS could not take the flows of a reroute")
-    highs.run()
-    if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
-        raise FatalError("HiGHS could not solve the flows of a reroute")
-    solution = highs.getSolution()
-    return np.array(solution.col_value), np.array(solution.row_dual)
+        raise FatalError(f"HiGHS could not {action} the flows of a reroute")
