@@ -13,7 +13,7 @@ from math import ceil
 
 import numpy as np
 
-from optimizer.reroute_standing import Positions, Standing
+from optimizer.reroute_standing import Positions, Standing, all_of
 from optimizer.tables import NOWHERE, Floats
 from sites.units import WHOLE_BP
 
@@ -41,6 +41,7 @@ class Fill:
         self, standing: Standing, lost_site_id: str, *, known: Filled | None = None
     ) -> None:
         self.standing, self.lost = standing, standing.site_at[lost_site_id]
+        self._elsewhere = standing.entering_at(self.lost)
         self._left = np.where(standing.site_of == self.lost, 0.0, standing.replicas)
         self.shares: dict[int, dict[int, int]] = {}
         free, slack = standing.limits - standing.used, standing.slack.copy()
@@ -87,7 +88,7 @@ class Fill:
 
     def enters_elsewhere(self, row: int) -> bool:
         """Whether a class entered at the lost site."""
-        return bool(self.standing.ingress[row] == self.lost)
+        return row in self._elsewhere
 
     def shed_bp(self, row: int) -> int:
         """Basis points of a class that nobody serves."""
@@ -104,11 +105,9 @@ class Fill:
         self.shares[row] = {}
 
     def take_up(self, row: int) -> None:
-        """List a class with what it has as planned: from then on it may change."""
+        """List a class that enters as planned with what it has: from then on it may change."""
         if row not in self.shares:
-            self.vacate(row)
-            for group, basis_points in self.standing.held_at[row].items():
-                self.put(row, group, basis_points)
+            self.shares[row] = dict(self.standing.held_at[row])
 
     def put(self, row: int, group: int, basis_points: int) -> None:
         """Give a listed class so much more at a group (negative: less)."""
@@ -128,7 +127,7 @@ class Fill:
 
     def each_bp(self, row: int, group: int) -> list[tuple[int, float]]:
         """What a basis point of a class uses of each limit there."""
-        return self.standing.each_bp(row, group, elsewhere=self.enters_elsewhere(row))
+        return self.standing.each_bp(row, group, elsewhere=row in self._elsewhere)
 
     def fits(self, row: int, group: int, *, beside: int = NOWHERE) -> int:
         """Most basis points of a class that the limits still have room for, rounded up; the limit
@@ -149,6 +148,23 @@ class Fill:
             if room < most * each:
                 most = room / each
         return max(0, int(most + _DUST_BP))
+
+    def room_usd_per_h(self) -> Floats:
+        """What a busy replica more costs at each placed group (`Standing.room_price`), inf at the
+        lost site.
+        """
+        s = self.standing
+        listed = np.zeros(len(s.class_ids), dtype=np.bool_)
+        listed[sorted(self.shares)] = True
+        stays = s.here.only((s.here.held_bp > 0) & ~listed[s.here.row])
+        found = [
+            pairs.only(np.isin(pairs.group, sorted(shares)))
+            for row, shares in self.shares.items()
+            for pairs in (s.pairs_of(row, elsewhere=self.enters_elsewhere(row)),)
+        ]
+        price = s.room_price(all_of([stays, *found]), np.array(self.free[: s.groups]))
+        price[s.site_of == self.lost] = np.inf
+        return price
 
     def changed(self, rows: Iterable[int]) -> dict[str, dict[str, int]]:
         """Those of some listed classes that are not as planned or enter elsewhere, by id."""

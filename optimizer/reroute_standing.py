@@ -8,6 +8,7 @@ placed groups (busy replicas), then sites (kW drawn), then links (Mbit/s).
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -25,6 +26,12 @@ from sites.units import BITS_PER_BYTE, WHOLE_BP
 Positions = NDArray[np.intp]
 
 _BITS_PER_MBIT = 1e6
+
+ROOM_PART = 0.05
+"""A group with so much of a replica free has room; less does not count when choosing."""
+
+_LEAST_BUSY = 1e-12
+"""Classes that keep nothing busy count as if they kept so much of a replica."""
 
 _ABOVE_OTHERS = 10.0
 """How many times what any other traffic is worth that its room could serve a protected class is."""
@@ -70,6 +77,22 @@ class Uses:
     each: Floats
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """Where one class could go, by group: replicas the whole class keeps busy there, its transfer
+    there (USD/h); `by_price` the same, cheapest first, with the group. `place` finds a group's
+    place, what the class loses at least by leaving it with the room that the plan leaves, and what
+    shedding it there costs (USD/h per busy replica). `shed_usd_per_h` is shedding all of it.
+    """
+
+    group: Positions
+    busy: Floats
+    price: Floats
+    by_price: tuple[tuple[float, int], ...]
+    place: Mapping[int, tuple[int, float, float]]
+    shed_usd_per_h: float
+
+
 class Standing:
     """One plan of one problem, its traffic and what it leaves free.
 
@@ -82,14 +105,13 @@ class Standing:
         tables = tabulate(replace(problem, running=running))
         self.problem, self.tables = problem, tables
         self.placed = np.flatnonzero(tables.groups.running > 0)
-        groups = [tables.group(int(at)) for at in self.placed]
-        self.planned = tuple(zip(groups, tables.groups.running[self.placed].tolist(), strict=True))
-        self.group_ids = tuple(group.group_id for group in groups)
+        self.group_ids = tuple(tables.group_id(int(at)) for at in self.placed)
         self.group_at = {group_id: at for at, group_id in enumerate(self.group_ids)}
         self.class_ids = tables.classes.ids
         self.class_at = {class_id: at for at, class_id in enumerate(self.class_ids)}
         self.replicas = self._of_groups(tables.groups.running)
         self.site_of = tables.groups.site[self.placed].astype(np.intp)
+        self.site_at_group: list[int] = self.site_of.tolist()
         self.busy_kw = self._of_groups(tables.groups.busy_kw)
         self.idle_kw = self._of_groups(tables.groups.idle_kw)
         ceiling = problem.plan_policy.utilisation_ceiling
@@ -120,6 +142,13 @@ class Standing:
         """What so many replicas per placed group draw idle, by site (kW)."""
         return _sums(self.site_of, replicas * self.idle_kw, self.sites)
 
+    def entering_at(self, site: int) -> frozenset[int]:
+        """Positions of the classes that enter at a site as planned."""
+        if site not in self._entering_at:
+            found = np.flatnonzero(self.ingress == site).tolist()
+            self._entering_at[site] = frozenset(found)
+        return self._entering_at[site]
+
     def losses(self) -> tuple[str, ...]:
         """Sites whose loss changes anything, sorted: some class stands or enters there."""
         sites = np.union1d(self.site_of, self.ingress[self.ingress != NOWHERE])
@@ -130,6 +159,45 @@ class Standing:
         """The pairs of one class, entering as planned or at its next ingress."""
         pairs, first = (self.next, self._first_next) if elsewhere else (self.here, self._first)
         return pairs.only(slice(first[row], first[row + 1]))
+
+    def choices(self, row: int, *, elsewhere: bool) -> Choices:
+        """Where a class could go, entering as planned or at its next ingress; kept once found."""
+        found = self._choices.get((row, elsewhere))
+        if found is None:
+            pairs, shed = self.pairs_of(row, elsewhere=elsewhere), float(self.guard_usd_per_h[row])
+            busy = np.maximum(pairs.busy, _LEAST_BUSY)
+            cost = pairs.usd_per_h + busy * self.room_usd_per_h[pairs.group]
+            order = np.argsort(cost, kind="stable")[:2].tolist()
+            first, then = ([min(shed, float(cost[at])) for at in order] + [shed, shed])[:2]
+            least = np.full(pairs.count, first)
+            least[order[:1]] = then
+            loses, worth = ((least - pairs.usd_per_h) / busy).tolist(), (shed / busy).tolist()
+            found = Choices(
+                group=pairs.group,
+                busy=busy,
+                price=pairs.usd_per_h,
+                by_price=tuple(
+                    sorted(zip(pairs.usd_per_h.tolist(), pairs.group.tolist(), strict=True))
+                ),
+                shed_usd_per_h=shed,
+                place={
+                    group: (at, loses[at], worth[at])
+                    for at, group in enumerate(pairs.group.tolist())
+                },
+            )
+            self._choices[row, elsewhere] = found
+        return found
+
+    def tenants(self, group: int) -> list[tuple[int, float, float]]:
+        """Classes that the plan puts at a group, with what `Choices.place` says of it."""
+        found = self._tenants.get(group)
+        if found is None:
+            found = [
+                (row, *self.choices(row, elsewhere=False).place[group][1:])
+                for row in self.holders[group]
+            ]
+            self._tenants[group] = found
+        return found
 
     def each_bp(self, row: int, group: int, *, elsewhere: bool) -> list[tuple[int, float]]:
         """(limit, what a basis point of a class uses of it) at a group; kept once worked out."""
@@ -218,6 +286,19 @@ class Standing:
         guard = _ABOVE_OTHERS * (self.shed_usd_per_h + busiest * worth.max(initial=0.0))
         protected = self.tables.classes.protected
         self.guard_usd_per_h = np.where(protected, guard, self.shed_usd_per_h)
+        held = self.here.only(self.here.held_bp > 0)
+        self.room_usd_per_h = self.room_price(held, (self.limits - self.used)[: self.groups])
+
+    def room_price(self, held: Pairs, free: Floats) -> Floats:
+        """What a busy replica more costs at each placed group (USD/h) beside those who hold it:
+        nothing where there is room, else shedding who is cheapest to shed there; inf where there is
+        nobody.
+        """
+        price = np.full(self.groups, np.inf)
+        worth = self.guard_usd_per_h[held.row] / np.maximum(held.busy, _LEAST_BUSY)
+        np.minimum.at(price, held.group, worth)
+        price[free > ROOM_PART] = 0.0
+        return price
 
     def _mbit(self, rows: Positions | int) -> Floats:
         classes = self.tables.classes
@@ -273,13 +354,16 @@ class Standing:
                     elsewhere=np.full(len(kept), elsewhere),
                 )
             )
-        return _all_of(parts)
+        return all_of(parts)
 
     def _take_used(self) -> None:
         classes = np.arange(len(self.class_ids) + 1)
         self._first = np.searchsorted(self.here.row, classes)
         self._first_next = np.searchsorted(self.next.row, classes)
         self._each_bp: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
+        self._choices: dict[tuple[int, bool], Choices] = {}
+        self._entering_at: dict[int, frozenset[int]] = {}
+        self._tenants: dict[int, list[tuple[int, float, float]]] = {}
         self._ways: dict[tuple[int, int, bool], tuple[int, ...]] = {}
         self.held_at = self._held_at()
         self.holders: list[list[int]] = [[] for _ in self.group_ids]
@@ -311,7 +395,8 @@ def _sums(key: Positions, each: Floats, count: int) -> Floats:
     return np.bincount(key, each, count).astype(np.float64)
 
 
-def _all_of(parts: list[Pairs]) -> Pairs:
+def all_of(parts: list[Pairs]) -> Pairs:
+    """The pairs of all parts, one after the other."""
     none = np.zeros(0)
     empty = Pairs(
         row=none.astype(np.intp),

@@ -36,11 +36,11 @@ class Detour:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Known:
-    """A detour with what a repair goes on from: how full it leaves limits, and their prices."""
+    """A detour with what a repair goes on from: how full it leaves limits, what room costs."""
 
     detour: Detour
     filled: Filled
-    prices: Floats
+    room: Floats
 
 
 class RerouteTable:
@@ -54,11 +54,16 @@ class RerouteTable:
     def __init__(self, problem: Problem, plan: Plan) -> None:
         self.standing = Standing(problem, plan)
         self._flows = RerouteFlows(self.standing)
-        self._running = tuple(RunningGroup(group=g.group, replicas=g.replicas) for g in plan.groups)
+        groups = {g.group.group_id: g.group for g in plan.groups}
+        self._groups = tuple(groups[group_id] for group_id in self.standing.group_ids)
         self._known: dict[str, _Known] = {}
 
     def fill(self) -> None:
-        """Work out every loss that changes anything."""
+        """Work out every loss that changes anything, and what a repair will want to know."""
+        for row in range(len(self.standing.class_ids)):
+            self.standing.choices(row, elsewhere=False)
+        for group in range(self.standing.groups):
+            self.standing.tenants(group)
         for site_id in self.standing.losses():
             self.detour(site_id)
 
@@ -75,24 +80,33 @@ class RerouteTable:
         KeyError for no site.
         """
         known = self._of(lost_site_id)
-        if running is None or running == self._running:
+        if running is None:
             return known.detour
-        s, seen = self.standing, {r.group: r.replicas for r in running}
-        lost = s.site_at[lost_site_id]
+        s, lost = self.standing, self.standing.site_at[lost_site_id]
         fewer = {
-            at: float(seen.get(group, 0))
-            for at, (group, planned) in enumerate(s.planned)
-            if seen.get(group, 0) < planned and s.site_of[at] != lost
+            at: float(seen)
+            for at, (seen, planned) in enumerate(zip(self._seen(running), s.replicas, strict=True))
+            if seen < planned and s.site_at_group[at] != lost
         }
         if not fewer:
             return known.detour
         mended = Fill(s, lost_site_id, known=known.filled)
-        moved = Repair(mended, prices=known.prices).mend(fewer)
+        moved = Repair(mended, room=known.room).mend(fewer)
         shares = dict(known.detour.shares)
         for row in moved:
             shares.pop(s.class_ids[row], None)
         shares |= mended.changed(moved)
         return Detour(lost_site_id=lost_site_id, shares=dict(sorted(shares.items())))
+
+    def _seen(self, running: tuple[RunningGroup, ...]) -> list[int]:
+        """Replicas seen of each placed group."""
+        groups = self._groups
+        if len(running) == len(groups) and all(
+            one.group is group for one, group in zip(running, groups, strict=True)
+        ):
+            return [one.replicas for one in running]
+        seen = {one.group: one.replicas for one in running}
+        return [seen.get(group, 0) for group in groups]
 
     def _of(self, lost_site_id: str) -> _Known:
         if lost_site_id not in self._known:
@@ -106,6 +120,6 @@ class RerouteTable:
             self._known[lost_site_id] = _Known(
                 detour=Detour(lost_site_id=lost_site_id, shares=dict(sorted(shares.items()))),
                 filled=fill.filled(),
-                prices=flows.prices,
+                room=fill.room_usd_per_h(),
             )
         return self._known[lost_site_id]

@@ -14,7 +14,6 @@ import numpy as np
 from optimizer.milp.reroute_flows import Flows
 from optimizer.reroute_fill import Fill
 from optimizer.reroute_standing import Standing
-from optimizer.tables import Floats
 from sites.units import WHOLE_BP
 
 MOST_AT_ONE_SITE_BP = 5_000
@@ -46,7 +45,7 @@ def work_out(standing: Standing, lost_site_id: str, *, flows: Flows) -> Fill:
         if standing.tables.classes.protected[row]:
             _serve(fill, row, missing=fill.shed_bp(row) - int(may_shed_bp[row]))
     for row in rows:
-        spread(fill, row, prices=flows.prices)
+        _spread(fill, row)
     return fill
 
 
@@ -111,29 +110,30 @@ def _serve(fill: Fill, row: int, *, missing: int) -> None:
             missing -= part
 
 
-def spread(fill: Fill, row: int, *, prices: Floats) -> None:
-    """Move part of what one site gained of a class to others with room, if that costs little."""
-    s = fill.standing
-    before = s.held_at[row]
+def _spread(fill: Fill, row: int) -> None:
+    """Move part of what one site gained of a class to others with room, if that costs little
+    transfer.
+    """
+    s, before = fill.standing, fill.standing.held_at[row]
+    more = [bp - before.get(g, 0) for g, bp in fill.shares[row].items()]
+    if sum(bp for bp in more if bp > 0) <= MOST_AT_ONE_SITE_BP:
+        return
     gained: dict[int, int] = defaultdict(int)
     for group, basis_points in fill.shares[row].items():
-        gained[int(s.site_of[group])] += max(0, basis_points - before.get(group, 0))
+        gained[s.site_at_group[group]] += max(0, basis_points - before.get(group, 0))
     site = max(gained, key=lambda one: (gained[one], one), default=-1)
     over = gained.get(site, 0) - max(MOST_AT_ONE_SITE_BP, sum(gained.values()) // 2)
     if over <= 0:
         return
-    there = [g for g in fill.shares[row] if s.site_of[g] == site]
+    there = [g for g in fill.shares[row] if s.site_at_group[g] == site]
     most = max(there, key=lambda g: (fill.shares[row][g] - before.get(g, 0), g))
-    pairs = s.pairs_of(row, elsewhere=fill.enters_elsewhere(row))
-    kw_price = prices[s.groups + s.site_of[pairs.group]]
-    price = pairs.usd_per_h + pairs.busy * s.busy_kw[pairs.group] * kw_price
-    here = price[pairs.group == most]
-    allowed = float(here[0]) + SPREAD_PRICE_PART * float(s.shed_usd_per_h[row])
-    for at in np.lexsort((pairs.group, price)).tolist():
-        group = int(pairs.group[at])
-        if over <= 0 or price[at] > allowed:
+    offers = s.choices(row, elsewhere=fill.enters_elsewhere(row)).by_price
+    here = next(price for price, group in offers if group == most)
+    allowed = here + SPREAD_PRICE_PART * float(s.shed_usd_per_h[row])
+    for price, group in offers:
+        if over <= 0 or price > allowed:
             return
-        if int(s.site_of[group]) in (site, fill.lost):
+        if fill.free[group] <= 0 or s.site_at_group[group] in (site, fill.lost):
             continue
         part = min(over, fill.shares[row].get(most, 0), fill.fits(row, group) - 1)
         if part > 0:

@@ -43,13 +43,10 @@ _LINK_ROUNDS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flows:
-    """Parts of classes on pairs (a pair may be listed twice) after a loss, and the price of each
-    limit (USD/h per busy replica, kW, Mbit/s).
-    """
+    """Parts of classes on pairs after a loss; a pair may be listed twice."""
 
     pairs: Pairs
     parts: Floats
-    prices: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,13 +111,7 @@ class RerouteFlows:
                 spared=s.may_shed_bp(lost_site_id) / WHOLE_BP,
             )
         )
-        prices = np.zeros(len(s.limits))
-        worth = np.maximum(0.0, -found.duals[len(s.class_ids) :])
-        prices[s.groups : s.groups + s.sites] = worth[: s.sites]
-        prices[: s.groups] = worth[s.sites : s.sites + s.groups]
-        prices[found.links] = worth[s.sites + s.groups :]
-        parts = found.values[self._fixed_columns :]
-        return Flows(pairs=found.pairs, parts=parts, prices=prices)
+        return Flows(pairs=found.pairs, parts=found.values[self._fixed_columns :])
 
     def _price(self, pairs: Pairs) -> Floats:
         """Transfer, and what moving there costs (USD/h of the whole class)."""
