@@ -13,7 +13,8 @@ from math import ceil
 
 import numpy as np
 
-from optimizer.reroute_standing import Positions, Standing, all_of
+from optimizer.reroute_pairs import Positions, all_of
+from optimizer.reroute_standing import Standing
 from optimizer.tables import NOWHERE, Floats
 from sites.units import WHOLE_BP
 

@@ -9,21 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute_pairs import Pairs, Positions, Uses, all_of
 from optimizer.sweep import Sweep
-from optimizer.tables import NOWHERE, Flags, Floats, Tables, ints
+from optimizer.tables import NOWHERE, Floats, Tables, ints
 from optimizer.tabulate import tabulate
 from optimizer.tabulate_classes import at_next_ingress
 from optimizer.tabulate_routes import path_links
 from sites.units import BITS_PER_BYTE, WHOLE_BP
-
-Positions = NDArray[np.intp]
 
 _BITS_PER_MBIT = 1e6
 
@@ -35,46 +34,6 @@ _LEAST_BUSY = 1e-12
 
 _ABOVE_OTHERS = 10.0
 """How many times what any other traffic is worth that its room could serve a protected class is."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Pairs:
-    """Pairs by class, then group: positions, and figures for the whole class at that group.
-
-    `busy` are the replicas it keeps busy, `usd_per_h` its transfer; `held_bp` is what the plan
-    puts there. `elsewhere`: the class enters at its next ingress.
-    """
-
-    row: Positions
-    group: Positions
-    busy: Floats
-    usd_per_h: Floats
-    held_bp: Floats
-    elsewhere: Flags
-
-    @property
-    def count(self) -> int:
-        """How many pairs."""
-        return len(self.row)
-
-    def only(self, chosen: Positions | Flags | slice) -> Pairs:
-        """The pairs at some positions, of a mask or of a slice."""
-        return Pairs(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
-
-
-def joined(first: Pairs, then: Pairs) -> Pairs:
-    """The pairs of both, one after the other."""
-    both = {f.name: (getattr(first, f.name), getattr(then, f.name)) for f in fields(Pairs)}
-    return Pairs(**{name: np.concatenate(parts) for name, parts in both.items()})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Uses:
-    """What pairs use of limits: `each` of limit `key` by the whole class, for the pair `pair`."""
-
-    pair: Positions
-    key: Positions
-    each: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -393,19 +352,3 @@ class Standing:
 def _sums(key: Positions, each: Floats, count: int) -> Floats:
     """The sum of what has each key, from 0 to `count`."""
     return np.bincount(key, each, count).astype(np.float64)
-
-
-def all_of(parts: list[Pairs]) -> Pairs:
-    """The pairs of all parts, one after the other."""
-    none = np.zeros(0)
-    empty = Pairs(
-        row=none.astype(np.intp),
-        group=none.astype(np.intp),
-        busy=none,
-        usd_per_h=none,
-        held_bp=none,
-        elsewhere=none.astype(np.bool_),
-    )
-    every = [empty, *parts]
-    columns = {f.name: [getattr(one, f.name) for one in every] for f in fields(Pairs)}
-    return Pairs(**{name: np.concatenate(column) for name, column in columns.items()})

@@ -62,6 +62,8 @@ class RerouteTable:
         """Work out every loss that changes anything, and what a repair will want to know."""
         for row in range(len(self.standing.class_ids)):
             self.standing.choices(row, elsewhere=False)
+            for group in self.standing.held_at[row]:
+                self.standing.each_bp(row, group, elsewhere=False)
         for group in range(self.standing.groups):
             self.standing.tenants(group)
         for site_id in self.standing.losses():

@@ -33,7 +33,7 @@ def work_out(standing: Standing, lost_site_id: str, *, flows: Flows) -> Fill:
     """The flows after a loss in whole shares, spread."""
     fill = Fill(standing, lost_site_id)
     wanted = _wanted(standing, flows, lost=standing.site_at[lost_site_id])
-    rows = sorted(wanted, key=lambda row: importance(standing, row))
+    rows = sorted(wanted, key=lambda row: _importance(standing, row))
     for row in rows:
         fill.vacate(row)
     for row in rows:
@@ -49,7 +49,7 @@ def work_out(standing: Standing, lost_site_id: str, *, flows: Flows) -> Fill:
     return fill
 
 
-def importance(standing: Standing, row: int) -> tuple[bool, float, int]:
+def _importance(standing: Standing, row: int) -> tuple[bool, float, int]:
     """Who is served first when room is short: protected classes, then the dear to shed."""
     is_protected = bool(standing.tables.classes.protected[row])
     return (not is_protected, -float(standing.shed_usd_per_h[row]), row)

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.milp.flows import OpenProgram, Program, Vertex
-from optimizer.reroute_standing import Pairs, Positions, Standing, joined
+from optimizer.reroute_pairs import Pairs, Positions, joined
+from optimizer.reroute_standing import Standing
 from optimizer.tables import NOWHERE, Flags, Floats
 from sites.units import WHOLE_BP
 
