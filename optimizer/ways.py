@@ -139,10 +139,10 @@ class _Search:
         """RTT to a site (ms), None if it cannot be reached."""
         if target not in self._settled:
             self._settle(target)
-        return self._settled.get(target)
+        return self._best.get(target)
 
     def links(self, target: str) -> tuple[Link, ...]:
-        """Links to a site that is settled, from the source on."""
+        """Links to a site that `rtt_ms` was asked for, from the source on."""
         back: list[Link] = []
         here = target
         while here != self.source:
@@ -151,8 +151,11 @@ class _Search:
         return tuple(reversed(back))
 
     def _settle(self, target: str) -> None:
+        """Go on until no site still to be looked at is nearer than the target is known to be: only
+        a shorter way replaces a known one.
+        """
         settled, best, heap = self._settled, self._best, self._heap
-        while heap and target not in settled:
+        while heap and heap[0][0] < best.get(target, inf):
             rtt_ms, _, here = heapq.heappop(heap)
             if here in settled:
                 continue

@@ -7,7 +7,7 @@ about one row per arc wait to be broken. Nothing here knows what a row means.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,41 +61,6 @@ class Whole:
     def rows(self) -> int:
         """How many rows."""
         return len(self.row_lower)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewRows:
-    """Rows ``sum value * column <= upper``, `length[i]` entries each, one after the other."""
-
-    length: Places
-    index: Places
-    value: Floats
-    upper: Floats
-
-
-def with_rows(whole: Whole, kept: Mask, new: NewRows) -> Whole:
-    """The same with the rows kept and some more, which wait to be broken."""
-    old = np.diff(whole.start)
-    entry, more = np.repeat(kept, old), len(new.length)
-    length = np.concatenate([old[kept], new.length])
-    index = np.concatenate([whole.index[entry], new.index])
-    value = np.concatenate([whole.value[entry], new.value])
-    row = np.repeat(np.arange(len(length)), length)
-    order = np.argsort(index, kind="stable")
-    number = np.cumsum(kept) - 1
-    return replace(
-        whole,
-        waiting=np.concatenate([whole.waiting[kept], np.ones(more, dtype=np.bool_)]),
-        balance=number[whole.balance],
-        row_lower=np.concatenate([whole.row_lower[kept], np.full(more, -np.inf)]),
-        row_upper=np.concatenate([whole.row_upper[kept], new.upper]),
-        start=np.concatenate([[0], np.cumsum(length)]).astype(np.intp),
-        index=index,
-        value=value,
-        column_start=np.searchsorted(index[order], np.arange(whole.columns + 1)),
-        row_of=row[order],
-        value_of=value[order],
-    )
 
 
 def take_whole(matrix: Matrix) -> Whole:

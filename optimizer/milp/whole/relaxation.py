@@ -8,26 +8,20 @@ artificial traffic in it is still a bound.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import highspy
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.whole.matrix import Mask, NewRows, Places, Whole, spans, with_rows
+from optimizer.milp.whole.matrix import Mask, Places, Whole, spans
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
 INF = float("inf")
 
-_INT32_MAX = 2_147_483_647
 _OPTIMAL = highspy.HighsModelStatus.kOptimal
-_USABLE = (
-    _OPTIMAL,
-    highspy.HighsModelStatus.kIterationLimit,
-    highspy.HighsModelStatus.kObjectiveBound,
-)
 _EMPTY = (
     highspy.HighsModelStatus.kInfeasible,
     highspy.HighsModelStatus.kUnboundedOrInfeasible,
@@ -41,20 +35,20 @@ _ROUNDS = 200
 _FEW = 2_000
 _CLOSE = 1e-7
 _IDLE_PART = 0.3
-_NONE: Places = np.zeros(0, dtype=np.intp)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Relaxed:
     """Optimum of a relaxation. `bound` holds for every point within the bounds given (USD/h; inf:
-    there is none). `values` and `reduced` are by column, `artificial` the traffic nobody carries.
+    there is none). `values` and `reduced` are by column, `balance_price` by balance row;
+    `artificial` is traffic nobody carries (inf: rounds of rows were spent, this is no point).
     """
 
     bound: float
     values: Floats
     reduced: Floats
+    balance_price: Floats
     artificial: float
-    iterations: int
 
     @property
     def is_empty(self) -> bool:
@@ -66,11 +60,10 @@ class Relaxation:
     """One HiGHS object, warm from solve to solve."""
 
     def __init__(self, whole: Whole, *, first: Places) -> None:
-        """`first`: the flow columns held from the start."""
+        """`first`: the flow columns held from the start, with the waiting rows they stand in."""
         self.whole = whole
-        self.iterations = 0
-        self._given = whole.rows
         self.seen = np.zeros(whole.columns, dtype=np.bool_)
+        self.met = np.zeros(whole.rows, dtype=np.bool_)
         self._highs = _fresh()
         self._place = np.full(whole.columns, -1, dtype=np.intp)
         self._row_place = np.full(whole.rows, -1, dtype=np.intp)
@@ -80,7 +73,7 @@ class Relaxation:
         self._lower, self._upper = whole.lower.copy(), whole.upper.copy()
         self._scale = _scale(whole)
         self._penalty = _penalty(whole)
-        self._add_rows(np.flatnonzero(~whole.waiting))
+        self._add_rows(_standing(whole, first))
         self._add_artificial()
         self._add_columns(np.union1d(np.flatnonzero(~whole.flow), first))
 
@@ -102,61 +95,47 @@ class Relaxation:
         """Rows the solver holds."""
         return self._rows
 
-    def learn(self, new: NewRows) -> None:
-        """Take rows that every whole point keeps; those taken earlier that stand idle are gone."""
-        self._let_go(self._idle() & (self._rows >= self._given))
-        kept = np.ones(self.whole.rows, dtype=np.bool_)
-        kept[self._given :] = self._row_place[self._given :] >= 0
-        number = np.cumsum(kept) - 1
-        self._rows = number[self._rows]
-        self.whole = with_rows(self.whole, kept, new)
-        self._row_place = np.full(self.whole.rows, -1, dtype=np.intp)
-        self._row_place[self._rows] = np.arange(len(self._rows))
-        self._scale = _scale(self.whole)
-        self._add_rows(np.arange(int(kept.sum()), self.whole.rows))
+    def row_places(self, rows: Places) -> NDArray[np.int32]:
+        """Where the solver's model has some of the rows it holds."""
+        return self._row_place[rows].astype(np.int32)
 
-    def solve(
-        self, lower: Floats, upper: Floats, *, cutoff: float = INF, iterations: int = _INT32_MAX
-    ) -> Relaxed:
-        """The optimum with every column between `lower` and `upper`, or a bound: any of at least
-        `cutoff`, or the one that stands after so many simplex iterations.
-        """
+    def hold(self, columns: Places, rows: Places) -> None:
+        """Have the solver hold these columns, within the problem's own bounds, and rows."""
+        self._set_bounds(self.whole.lower, self.whole.upper)
+        self._add_rows(rows[self._row_place[rows] < 0])
+        self._add_columns(columns[self._place[columns] < 0])
+
+    def solve(self, lower: Floats, upper: Floats) -> Relaxed:
+        """The optimum with every column between `lower` and `upper`."""
         self._set_bounds(lower, upper)
-        before = self.iterations
         answer = self._nothing()
         for _ in range(_ROUNDS):
-            left = max(1, before + iterations - self.iterations)
-            status = self._run(iterations=left, cutoff=cutoff)
-            if status in _EMPTY:
+            if self._run() in _EMPTY:
                 return self._nothing()
-            answer = self._answer(before)
-            if answer.bound >= cutoff or self.iterations - before >= iterations:
-                return answer
-            missing = self._priced(answer.reduced)
-            broken = self._broken(answer.values) if status == _OPTIMAL else _NONE
+            answer = self._answer()
+            missing, broken = self._priced(answer.reduced), self._broken(answer.values)
             if len(missing) == 0 and len(broken) == 0:
-                if status == _OPTIMAL:
-                    break
-                cutoff = INF  # the solver's word on the cutoff is not ours: go on to the end
+                break
+            self.met[broken] = True
             self._add_rows(broken)
             self._add_columns(missing)
+        else:
+            answer = replace(answer, artificial=INF)
         self.seen |= answer.values > _CLOSE
         self._drop_idle()
         return answer
 
     def _nothing(self) -> Relaxed:
         none = np.zeros(self.whole.columns)
-        return Relaxed(bound=INF, values=none, reduced=none, artificial=0.0, iterations=0)
+        prices = np.zeros(self._artificial)
+        return Relaxed(bound=INF, values=none, reduced=none, balance_price=prices, artificial=0.0)
 
-    def _run(self, *, iterations: int, cutoff: float) -> Any:
-        _must(self._highs.setOptionValue("simplex_iteration_limit", iterations), "set a limit")
-        _must(self._highs.setOptionValue("objective_bound", cutoff), "set a cutoff")
+    def _run(self) -> Any:
         for attempt in _ATTEMPTS:
             attempt(self._highs)
             _must(self._highs.run(), "run")
-            self.iterations += max(0, int(self._highs.getInfo().simplex_iteration_count))
             status = self._highs.getModelStatus()
-            if status in _USABLE or status in _EMPTY:
+            if status == _OPTIMAL or status in _EMPTY:
                 _as_usual(self._highs)
                 return status
         raise FatalError(
@@ -189,7 +168,7 @@ class Relaxation:
         ]
         _must(self._highs.setBasis(basis), "take a basis")
 
-    def _answer(self, before: int) -> Relaxed:
+    def _answer(self) -> Relaxed:
         whole = self.whole
         solution = self._highs.getSolution()
         values = np.zeros(whole.columns)
@@ -211,8 +190,8 @@ class Relaxation:
             bound=self._proven(rows, duals, reduced),
             values=values,
             reduced=reduced,
+            balance_price=np.array(solution.row_dual)[self._row_place[whole.balance]],
             artificial=float(column_value[: self._artificial].sum()),
-            iterations=self.iterations - before,
         )
 
     def _proven(self, rows: Places, duals: Floats, reduced: Floats) -> float:
@@ -320,13 +299,12 @@ class Relaxation:
 
 
 def _as_usual(highs: Any) -> None:
-    """Dual simplex from where it stands, to the limits set."""
+    """Dual simplex from where it stands."""
     _must(highs.setOptionValue("simplex_strategy", 1), "choose dual simplex")
 
 
 def _by_primal(highs: Any) -> None:
     """Primal simplex from where it stands: a point that dual simplex gave up on."""
-    _must(highs.setOptionValue("simplex_iteration_limit", _INT32_MAX), "set a limit")
     _must(highs.setOptionValue("simplex_strategy", 4), "choose primal simplex")
 
 
@@ -337,6 +315,14 @@ def _from_scratch(highs: Any) -> None:
 
 
 _ATTEMPTS = (_as_usual, _by_primal, _from_scratch)
+
+
+def _standing(whole: Whole, columns: Places) -> Places:
+    """Rows that never wait and those that some of the columns stand in."""
+    there = ~whole.waiting
+    entry = spans(whole.column_start[columns], np.diff(whole.column_start)[columns])
+    there[whole.row_of[entry]] = True
+    return np.flatnonzero(there)
 
 
 def _scale(whole: Whole) -> Floats:

@@ -7,15 +7,15 @@ that keeps the best plan so far and its bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 
 import numpy as np
 
 from optimizer.costs import relative_gap
 from optimizer.milp.arrays import Matrix, compile_arrays
 from optimizer.milp.constraints_survive import SurvivalCut
-from optimizer.milp.highs import INTERRUPT, OUTSIDE, Point
+from optimizer.milp.highs import INTERRUPT, OUTSIDE, TIME_LIMIT, Point
 from optimizer.milp.survive import Losses
 from optimizer.milp.whole.search import search
 from optimizer.milp.whole.to_plan import plan_of
@@ -23,6 +23,7 @@ from optimizer.outcome import Outcome, SolveStatus
 from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
+from optimizer.survive import is_asked
 from optimizer.sweep import ArcTable, Sweep
 from optimizer.tables import Floats, Tables
 from optimizer.tabulate import tabulate
@@ -31,7 +32,7 @@ from optimizer.verify_limits import is_above
 from sites.clock import Clock
 from sites.units import MS_PER_S
 
-METHOD = "tree over the relaxation priced over all arcs"
+METHOD = "tree over the columns that matter, the rest left at a bound"
 
 _MOST_ROUNDS = 12
 """Rounds of cuts for lost sites, as for ordinary problems."""
@@ -45,7 +46,32 @@ class _Asked:
     tables: Tables
     arcs: ArcTable
     reach: Reach
-    is_over: Callable[[], bool]
+    time: _Time
+
+
+class _Time:
+    """The policy's time limit, and the part of it that one search may take."""
+
+    def __init__(self, problem: Problem, clock: Clock | None) -> None:
+        self._clock = clock
+        self._end_ms = self._part_ms = inf
+        if clock is not None:
+            self._end_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
+            self._part_ms = self._end_ms
+
+    def is_over(self) -> bool:
+        """Whether all of it is over."""
+        return self._clock is not None and self._clock.monotonic_ms() >= self._end_ms
+
+    def is_part_over(self) -> bool:
+        """Whether the part is over."""
+        return self._clock is not None and self._clock.monotonic_ms() >= self._part_ms
+
+    def take_half(self) -> None:
+        """The next part is half of what is left."""
+        if self._clock is not None:
+            now_ms = self._clock.monotonic_ms()
+            self._part_ms = now_ms + (self._end_ms - now_ms) / 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,14 +94,14 @@ def solve_whole(
     `start` is a first guess. Without a clock there is no time limit. An infeasible problem comes
     back without relaxations. Raises FatalError if the solver errs.
     """
-    is_over = _deadline(problem, clock)
+    time = _Time(problem, clock)
     tables = tabulate(problem)
     asked = _Asked(
         problem=problem,
         tables=tables,
         arcs=Sweep(tables).table(),
         reach=Reach(problem),
-        is_over=is_over,
+        time=time,
     )
     rounds = _Rounds(asked, start=start)
     try:
@@ -108,10 +134,15 @@ class _Rounds:
         losses: Losses | None = None
         cuts: tuple[SurvivalCut, ...] = ()
         for _ in range(_MOST_ROUNDS):
+            if is_asked(asked.reach):
+                asked.time.take_half()
             matrix = compile_arrays(asked.tables, asked.arcs, cuts=cuts)
             made = _search(asked, matrix, start=self._start)
             self._note(made)
+            is_cut_short = self.hit_limit == TIME_LIMIT and not asked.time.is_over()
             if made.plan is None or made.point is None:
+                if is_cut_short:
+                    continue
                 return
             if losses is None:
                 groups = [asked.tables.group(int(at)) for at in matrix.horizon[0].placeable.group]
@@ -121,20 +152,25 @@ class _Rounds:
             if self.best is None or _cost(survived.plan) < _cost(self.best):
                 self.best = survived.plan
             new = tuple(cut for cut in survived.cuts if _is_broken(cut, made.point))
-            if self.hit_limit or not new or _gap(self.best, self.bound) <= gap_limit:
+            if (self.hit_limit and not is_cut_short) or not (new or is_cut_short):
+                return
+            if _gap(self.best, self.bound) <= gap_limit:
                 return
             cuts += new
         self.hit_limit = "survival_rounds"
 
     def _note(self, made: _Round) -> None:
         self.bound, self.nodes = max(self.bound, made.bound), self.nodes + made.nodes
-        self.hit_limit, self.is_empty = made.hit_limit, made.is_empty
+        was_cut_short = self.hit_limit == TIME_LIMIT
+        self.hit_limit = made.hit_limit or (TIME_LIMIT if was_cut_short else "")
+        self.is_empty = made.is_empty
 
 
 def _search(asked: _Asked, matrix: Matrix, *, start: Plan | None) -> _Round:
     """One matrix solved, its point made a plan."""
     guess = None if start is None else _columns_of(matrix, start)
-    made = search(matrix, policy=asked.problem.plan_policy, is_over=asked.is_over, guess=guess)
+    policy, is_over = asked.problem.plan_policy, asked.time.is_part_over
+    made = search(matrix, policy=policy, is_over=is_over, guess=guess)
     found = made.found
     plan, point = None, None
     if found.values is not None:
@@ -209,10 +245,3 @@ def _cost(plan: Plan) -> float:
 
 def _gap(plan: Plan, bound: float) -> float:
     return relative_gap(_cost(plan), min(bound, _cost(plan)))
-
-
-def _deadline(problem: Problem, clock: Clock | None) -> Callable[[], bool]:
-    if clock is None:
-        return lambda: False
-    end_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
-    return lambda: clock.monotonic_ms() >= end_ms
