@@ -22,7 +22,7 @@ from optimizer.solve import solve
 from sites.clock import SystemClock
 
 LIMIT_S = 60.0
-SITES, CLASSES, GAP, SEEDS = 100, 1_000, 1e-4, (0, 1)
+SITES, CLASSES, GAP, RATIOS = 100, 1_000, 1e-4, (20.0, 10.0, 5.0)
 PEER_LIMIT_S = 300.0
 
 
@@ -57,15 +57,20 @@ def _library() -> None:
 
 
 def _generated() -> None:
-    for seed in SEEDS:
-        head(f"Facility location, {SITES} sites x {CLASSES} classes, seed {seed}, to gap {GAP:g}")
-        problem = facility_location(sites=SITES, classes=CLASSES, seed=seed, gap_limit=GAP)
+    for ratio_to_demand in RATIOS:
+        head(
+            f"Facility location, {SITES} sites x {CLASSES} classes, "
+            f"throughput {ratio_to_demand:g} x demand, to gap {GAP:g}"
+        )
+        problem = facility_location(
+            sites=SITES, classes=CLASSES, ratio=ratio_to_demand, gap_limit=GAP
+        )
         outcome, own_s = _timed(problem)
         if outcome.plan is None:
             line("solve", f"{outcome.status} after {own_s:.1f} s: {outcome.message}")
         else:
             line("solve", f"gap {outcome.plan.gap:.1e} ({outcome.plan.method}) in {own_s:.1f} s")
-        given = generated(sites=SITES, classes=CLASSES, seed=seed)
+        given = generated(sites=SITES, classes=CLASSES, seed=0, ratio=ratio_to_demand)
         peer = textbook(given, gap=GAP, limit_s=PEER_LIMIT_S)
         if peer.cost is None:
             line("HiGHS on the textbook rows", f"no point in {peer.wall_s:.1f} s")

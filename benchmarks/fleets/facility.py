@@ -75,16 +75,22 @@ def cflp(path: Path, *, gap_limit: float = 5e-7) -> Problem:
 
 
 def facility_location(
-    *, sites: int = 100, classes: int = 1_000, seed: int = 0, gap_limit: float = 1e-4
+    *,
+    sites: int = 100,
+    classes: int = 1_000,
+    seed: int = 0,
+    ratio: float = 5.0,
+    gap_limit: float = 1e-4,
 ) -> Problem:
     """A generated instance as a fleet; see `generated`."""
-    return as_problem(generated(sites=sites, classes=classes, seed=seed), gap_limit=gap_limit)
+    given = generated(sites=sites, classes=classes, seed=seed, ratio=ratio)
+    return as_problem(given, gap_limit=gap_limit)
 
 
-def generated(*, sites: int, classes: int, seed: int) -> Facilities:
+def generated(*, sites: int, classes: int, seed: int, ratio: float = 5.0) -> Facilities:
     """Places uniform in the unit square, demand U[5, 35], fixed price U[0, 90] + U[100, 110] x
-    sqrt(throughput U[10, 160]), price 10 x distance per unit, throughput scaled to 5 times the
-    demand in all.
+    sqrt(throughput U[10, 160]), price 10 x distance per unit, throughput scaled to `ratio` times
+    the demand in all. The smaller that is, the harder.
 
     Source of the recipe: Cornuejols, Sridharan and Thizy, EJOR 50 (1991), as used since.
     """
@@ -94,7 +100,7 @@ def generated(*, sites: int, classes: int, seed: int) -> Facilities:
     demand = [float(chance.randint(5, 35)) for _ in range(classes)]
     drawn = [chance.uniform(10, 160) for _ in range(sites)]
     fixed = [chance.uniform(0, 90) + chance.uniform(100, 110) * math.sqrt(u) for u in drawn]
-    factor = 5.0 * math.fsum(demand) / math.fsum(drawn)
+    factor = ratio * math.fsum(demand) / math.fsum(drawn)
     return Facilities(
         throughput_rps=tuple(round(u * factor, 3) for u in drawn),
         fixed_usd_per_h=tuple(round(f, 3) for f in fixed),
