@@ -29,6 +29,13 @@ _NEAR_COLUMNS = 10
 """Columns per class, on average, that a first point is looked for with."""
 
 
+_EMPTY = (
+    highspy.HighsModelStatus.kInfeasible,
+    highspy.HighsModelStatus.kUnboundedOrInfeasible,
+)
+"""No column has a price that pays without end: what may be unbounded is infeasible."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
     """What one search may spend: a relative gap, nodes, looks (how often HiGHS asks whether to go
@@ -45,12 +52,14 @@ class Budget:
 class Answer:
     """Whole columns of the best point (by column; None: none found) and a bound for all points
     better than the cutoff (USD/h; inf: there is none). `is_done`: no budget cut the search short.
+    `was_interrupted`: a KeyboardInterrupt came and waits to be raised.
     """
 
     values: Floats | None
     bound: float
     nodes: int
     is_done: bool
+    was_interrupted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -135,10 +144,9 @@ class Core:
         for name, value in self._options(budget).items():
             highs.setOptionValue(name, value)
         highs.run()
-        looks.raise_if_interrupted()
         info, status = highs.getInfo(), highs.getModelStatus()
         nodes = max(0, int(info.mip_node_count))
-        if status in (highspy.HighsModelStatus.kInfeasible, *_EMPTY_TOO):
+        if status in _EMPTY:
             return Answer(values=None, bound=INF, nodes=nodes, is_done=True)
         is_done = status == highspy.HighsModelStatus.kOptimal
         values = None
@@ -148,7 +156,13 @@ class Core:
             self._wide |= escaped & np.isfinite(held.escape)
             values = np.zeros(self._relaxation.whole.columns)
             values[self._at] = np.round(point[at])
-        return Answer(values=values, bound=float(info.mip_dual_bound), nodes=nodes, is_done=is_done)
+        return Answer(
+            values=values,
+            bound=float(info.mip_dual_bound),
+            nodes=nodes,
+            is_done=is_done,
+            was_interrupted=looks.was_interrupted,
+        )
 
     def _options(self, budget: Budget) -> dict[str, Any]:
         return {
@@ -203,7 +217,7 @@ class _Looks:
 
     def __init__(self, budget: Budget) -> None:
         self._budget, self._looks = budget, 0
-        self._was_interrupted = False
+        self.was_interrupted = False
 
     def __call__(self, event: Any) -> None:
         self._looks += 1
@@ -211,16 +225,8 @@ class _Looks:
             if self._looks > self._budget.looks or self._budget.is_over():
                 event.interrupt()
         except KeyboardInterrupt:  # an exception must not pass through the solver
-            self._was_interrupted = True
+            self.was_interrupted = True
             event.interrupt()
-
-    def raise_if_interrupted(self) -> None:
-        """Raises the KeyboardInterrupt that came meanwhile."""
-        if self._was_interrupted:
-            raise KeyboardInterrupt
-
-
-_EMPTY_TOO = (highspy.HighsModelStatus.kUnboundedOrInfeasible,)
 
 
 def _least(value: Floats, count: int) -> Places:

@@ -153,6 +153,8 @@ class _Rounds:
         self._found.nodes += answer.nodes
         if answer.values is not None:
             self._offer(answer.values)
+        if answer.was_interrupted:
+            raise KeyboardInterrupt
 
     def _offer(self, values: Floats) -> None:
         """Try values of the whole columns (by column) as a point; counts follow from the others."""

@@ -18,7 +18,7 @@ from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
 from optimizer.milp.whole.search import search
 from optimizer.problem import Problem
 from tests.optimizer import builders
-from tests.optimizer.whole.test_whole import matrix_of, never
+from tests.optimizer.whole.test_whole import Looks, matrix_of, never
 
 EXACT = Budget(gap=0.0, nodes=100_000, is_over=never)
 
@@ -147,3 +147,16 @@ def test_widening_ends_at_the_optimum(seed: int, monkeypatch: pytest.MonkeyPatch
     assert widened.hit_limit == ""
     assert widened.found.cost == pytest.approx(at_once.found.cost, rel=1e-6)
     assert widened.found.bound <= widened.found.cost
+
+
+def test_an_interrupt_waits_for_the_point_the_solver_has() -> None:
+    problem = facility_location(sites=20, classes=80, seed=4, gap_limit=0.0)
+    matrix = matrix_of(problem)
+
+    for looks in range(2, 200):
+        _, core, _ = bare(matrix)
+        budget = replace(EXACT, is_over=Looks(looks, interrupt=True))
+        answer = core.search(INF, budget, guess=None)
+        if answer.was_interrupted and answer.values is not None:
+            return
+    pytest.fail("no interrupt came while the solver had a point")

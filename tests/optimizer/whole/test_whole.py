@@ -152,7 +152,7 @@ def test_the_time_limit_changes_nothing_without_a_clock() -> None:
     )
 
 
-class _Looks:
+class Looks:
     """Time that is over, or an interrupt that comes, at the look after so many."""
 
     def __init__(self, most: float, *, interrupt: bool = False) -> None:
@@ -168,13 +168,13 @@ class _Looks:
 
 def test_what_time_cuts_short_says_so() -> None:
     problem = facility_location(sites=20, classes=80, seed=4)
-    matrix, every = matrix_of(problem), _Looks(float("inf"))
+    matrix, every = matrix_of(problem), Looks(float("inf"))
     whole = search(matrix, policy=problem.plan_policy, is_over=every)
     assert whole.found.values is not None and whole.hit_limit == ""
     assert every.asked > 10
 
     for most in range(0, every.asked + 1, 3):
-        looks = _Looks(most)
+        looks = Looks(most)
         made = search(matrix, policy=problem.plan_policy, is_over=looks)
         assert (made.hit_limit == "time_limit_s") == (looks.asked > most)
         assert made.found.bound <= whole.found.cost * (1 + 1e-9)
@@ -186,17 +186,35 @@ def test_what_time_cuts_short_says_so() -> None:
 
 def test_an_interrupt_keeps_the_best_point() -> None:
     problem = facility_location(sites=20, classes=80, seed=4)
-    matrix, every = matrix_of(problem), _Looks(float("inf"))
+    matrix, every = matrix_of(problem), Looks(float("inf"))
     best = search(matrix, policy=problem.plan_policy, is_over=every).found
 
-    late = _Looks(every.asked - 1, interrupt=True)
+    late = Looks(every.asked - 1, interrupt=True)
     made = search(matrix, policy=problem.plan_policy, is_over=late)
 
     assert made.hit_limit == "interrupt"
     assert made.found.bound <= best.cost * (1 + 1e-9)
     assert best.cost * (1 - 1e-4) <= made.found.cost < float("inf")
     with pytest.raises(KeyboardInterrupt):
-        search(matrix, policy=problem.plan_policy, is_over=_Looks(0, interrupt=True))
+        search(matrix, policy=problem.plan_policy, is_over=Looks(0, interrupt=True))
+
+
+def test_an_interrupt_inside_the_solver_keeps_what_the_solver_has() -> None:
+    problem = facility_location(sites=20, classes=80, seed=4, gap_limit=0.0)
+    matrix, every = matrix_of(problem), Looks(float("inf"))
+    best = search(matrix, policy=problem.plan_policy, is_over=every).found
+
+    kept = 0
+    for most in range(1, every.asked, 2):
+        try:
+            looks = Looks(most, interrupt=True)
+            made = search(matrix, policy=problem.plan_policy, is_over=looks)
+        except KeyboardInterrupt:
+            continue
+        kept += 1
+        assert made.hit_limit == "interrupt"
+        assert made.found.bound <= best.cost * (1 + 1e-9) <= made.found.cost * (1 + 2e-9)
+    assert kept > 0
 
 
 class _Racing(ManualClock):
