@@ -283,6 +283,9 @@ def _tied(whole: Whole) -> Places:
     pairs = whole.whole[first] & whole.whole[second] & (one + other == 0)
     pairs &= (whole.row_upper[two] == 0) & np.isneginf(whole.row_lower[two])
     pairs &= (whole.upper[low] <= 1) & (whole.cost[high] >= 0)
-    times = np.bincount(high[pairs], minlength=whole.columns)
+    row = np.repeat(np.arange(whole.rows), np.diff(whole.start))
+    is_traffic = np.bincount(row, whole.flow[whole.index], whole.rows) > 0
+    holds = (whole.value < 0) & ~is_traffic[row]
+    times = np.bincount(whole.index[holds], minlength=whole.columns)
     found: Places = two[pairs & (times[high] == 1)]
     return found

@@ -106,10 +106,14 @@ def test_a_site_of_one_replica_is_open_when_it_has_it() -> None:
     assert ends == set(zip(p.column("n").tolist(), p.column("open").tolist(), strict=True))
 
 
-def test_a_site_that_may_hold_two_kinds_is_not_tied_to_one() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_site_that_may_hold_two_kinds_is_not_tied_to_one(count: int) -> None:
+    """Nor where only one of them stands alone: more of the other need the site open too."""
     problem = facility_location(sites=12, classes=60, seed=1)
     two = tuple(
-        replace(s, pools=(*s.pools, replace(s.pools[0], pool_id="q"))) if s.pools else s
+        replace(s, pools=(*s.pools, replace(s.pools[0], pool_id="q", count=count)))
+        if s.pools
+        else s
         for s in problem.fleet.sites
     )
     problem = replace(problem, fleet=replace(problem.fleet, sites=two))
