@@ -153,7 +153,7 @@ class Core:
         if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
             point = np.array(highs.getSolution().col_value)
             escaped = point[: len(self._asked)] > _ESCAPED * np.maximum(self._asked, 1e-12)
-            self._wide |= escaped & np.isfinite(held.escape)
+            self._wide |= escaped
             values = np.zeros(self._relaxation.whole.columns)
             values[self._at] = np.round(point[at])
         return Answer(
@@ -190,8 +190,12 @@ class Core:
         highs.changeColsBounds(len(at), at, whole.lower[self._at], held.upper[self._at])
         tied = relaxation.row_places(self._tied)
         highs.changeRowsBounds(len(tied), tied, np.zeros(len(tied)), np.zeros(len(tied)))
-        out = np.flatnonzero(np.isfinite(held.escape)).astype(np.int32)
-        highs.changeColsCost(len(out), out, held.escape[out])
+        # the relaxation's artificial columns come first, one per class: here they are the escapes
+        escapes = np.arange(len(held.escape), dtype=np.int32)
+        there = np.isfinite(held.escape)
+        highs.changeColsCost(len(escapes), escapes, np.where(there, held.escape, 0.0))
+        most = np.where(there, INF, 0.0)
+        highs.changeColsBounds(len(escapes), escapes, np.zeros(len(escapes)), most)
         away = relaxation.held[~held.columns[relaxation.held]]
         gone = np.sort(relaxation.places(away))
         place = np.full(whole.columns, -1, dtype=np.int32)

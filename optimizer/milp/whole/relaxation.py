@@ -30,6 +30,10 @@ _EMPTY = (
 _BROKEN = 1e-6
 """Relative to a row's largest bound or coefficient."""
 
+ARTIFICIAL = 1e-6
+"""Requests/s nobody carries; a point with more is none."""
+
+_RAISED = (1e3, 1e6)
 _NEGATIVE = 1e-7
 _ROUNDS = 200
 _FEW = 2_000
@@ -106,8 +110,31 @@ class Relaxation:
         self._add_columns(columns[self._place[columns] < 0])
 
     def solve(self, lower: Floats, upper: Floats) -> Relaxed:
-        """The optimum with every column between `lower` and `upper`."""
+        """The optimum with every column between `lower` and `upper`.
+
+        Where traffic is left out its penalty rises, in steps: what others give way for may be worth
+        more than the first.
+        """
         self._set_bounds(lower, upper)
+        answer = self._settled()
+        if answer.artificial > ARTIFICIAL:
+            for raised in _RAISED:
+                self._penalise(raised * self._penalty)
+                answer = self._settled()
+                if answer.artificial <= ARTIFICIAL:
+                    break
+            self._penalise(self._penalty)
+        self.seen |= answer.values > _CLOSE
+        self._drop_idle()
+        return answer
+
+    def _penalise(self, price: float) -> None:
+        count = self._artificial
+        at, prices = np.arange(count, dtype=np.int32), np.full(count, price)
+        _must(self._highs.changeColsCost(count, at, prices), "change prices")
+
+    def _settled(self) -> Relaxed:
+        """Columns and rows join until none would change anything."""
         answer = self._nothing()
         for _ in range(_ROUNDS):
             if self._run() in _EMPTY:
@@ -121,8 +148,6 @@ class Relaxation:
             self._add_columns(missing)
         else:
             answer = replace(answer, artificial=INF)
-        self.seen |= answer.values > _CLOSE
-        self._drop_idle()
         return answer
 
     def _nothing(self) -> Relaxed:

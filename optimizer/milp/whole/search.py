@@ -15,7 +15,7 @@ from optimizer.milp.highs import INTERRUPT, TIME_LIMIT
 from optimizer.milp.whole.ascent import first_columns
 from optimizer.milp.whole.core import Answer, Budget, Core
 from optimizer.milp.whole.matrix import Whole, take_whole
-from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
+from optimizer.milp.whole.relaxation import ARTIFICIAL, INF, Relaxation, Relaxed
 from optimizer.policy import PlanPolicy
 from optimizer.tables import Floats
 
@@ -36,8 +36,6 @@ _ROUNDS = 12
 
 _FEW = 20_000
 """So many traffic columns are held all at once."""
-
-_ARTIFICIAL = 1e-6
 
 
 @dataclass(kw_only=True, slots=True)
@@ -167,7 +165,7 @@ class _Rounds:
             return
         self._core.learn(point)
         cost = float(whole.cost @ point.values)
-        if point.artificial <= _ARTIFICIAL and cost < found.cost:
+        if point.artificial <= ARTIFICIAL and cost < found.cost:
             found.values, found.cost = point.values, cost
 
     def _is_closed(self) -> bool:

@@ -164,3 +164,17 @@ def test_an_interrupt_waits_for_the_point_the_solver_has() -> None:
         if answer.was_interrupted and answer.values is not None:
             return
     pytest.fail("no interrupt came while the solver had a point")
+
+
+def test_traffic_that_must_be_served_is_not_left_out_at_a_price() -> None:
+    """The one price at which the relaxation may leave traffic out is less than a whole replica for
+    3 mrps costs a request/s: where nothing is left out of the columns, nothing may escape.
+    """
+    dear = builders.site(pools=[builders.pool(price=1_000.0)])
+    problem = builders.problem(
+        sites=[dear],
+        classes=[builders.traffic_class(rate_rps=0.003)],
+        plan_policy=replace(builders.DEFAULT_POLICY, max_shed_basis_points=0),
+    )
+
+    assert optimum(matrix_of(problem), problem) == pytest.approx(1_000.0, rel=1e-3)

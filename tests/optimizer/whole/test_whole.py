@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 
 from benchmarks.fleets import CFLP_INSTANCES, cflp, facility_location
 from optimizer.milp.arrays import Matrix, compile_arrays
+from optimizer.milp.whole import relaxation as relaxations
 from optimizer.milp.whole.ascent import first_columns
 from optimizer.milp.whole.matrix import take_whole
 from optimizer.milp.whole.relaxation import Relaxation
@@ -249,3 +250,18 @@ def test_contradictory_limits_are_infeasible() -> None:
     )
 
     assert solve_whole(problem).status is SolveStatus.INFEASIBLE
+
+
+def test_the_penalty_of_traffic_left_out_rises_where_it_is_too_low(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    matrix = matrix_of(facility_location(sites=12, classes=40, seed=3))
+    whole = take_whole(matrix)
+    first = first_columns(matrix, upper=whole.upper)
+    right = Relaxation(whole, first=first).solve(whole.lower, whole.upper)
+
+    monkeypatch.setattr(relaxations, "_penalty", lambda _: 0.01)
+    low = Relaxation(whole, first=first).solve(whole.lower, whole.upper)
+
+    assert low.artificial <= relaxations.ARTIFICIAL
+    assert low.bound == pytest.approx(right.bound, rel=1e-9)
