@@ -5,8 +5,8 @@ repaired against what is observed (p99). The peer of the cost is the flow progra
 every replica fixed; its shares are not whole basis points. Two of them are shown: one that may shed
 protected traffic for dearer, which no reroute may (`plain`), and one that sheds no more of each
 protected class than the plan's certificate does, to within the basis points that shares are rounded
-by (`kept`): that is the one the limit is held against. A repaired answer has no certificate and is
-held against `plain` alone.
+by (`kept`). The limit is held against both; a repaired answer has no certificate and is held
+against `plain` alone.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def _show(found: dict[str, Any]) -> None:
     for peer, dearer in found["dearer"].items():
         median, most = statistics.median(dearer), max(dearer)
         line(f"dearer than the flow, {peer}", f"{median:.3%}, at most {most:.3%}")
-    ratio("dearer", max(found["dearer"]["kept"]) / DEARER_LIMIT, of="1 % limit")
+        ratio(f"dearer, {peer}", most / DEARER_LIMIT, of="1 % limit")
     line("most of what moves at one site", f"{found['crowd']:.0%} (median over losses)")
 
 

@@ -37,12 +37,6 @@ class Pairs:
         return Pairs(**{f.name: getattr(self, f.name)[chosen] for f in fields(self)})
 
 
-def joined(first: Pairs, then: Pairs) -> Pairs:
-    """The pairs of both, one after the other."""
-    both = {f.name: (getattr(first, f.name), getattr(then, f.name)) for f in fields(Pairs)}
-    return Pairs(**{name: np.concatenate(parts) for name, parts in both.items()})
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Uses:
     """What pairs use of limits: `each` of limit `key` by the whole class, for the pair `pair`."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.milp.flows import OpenProgram, Program, Vertex
-from optimizer.reroute_pairs import Pairs, Positions, joined
+from optimizer.reroute_pairs import Pairs, Positions, all_of
 from optimizer.reroute_standing import Standing
 from optimizer.tables import NOWHERE, Flags, Floats
 from sites.units import WHOLE_BP
@@ -162,8 +162,7 @@ class RerouteFlows:
         enter then, pairs that joined. In this order, so that a vertex of fewer pairs fits.
         """
         here = self.standing.here
-        first = joined(here.only(self._stay), here.only(core))
-        return joined(joined(first, entering), here.only(joining))
+        return all_of([here.only(self._stay), here.only(core), entering, here.only(joining)])
 
     def _program(self, case: _Case, pairs: Pairs, *, links: Positions) -> Program:
         """min sum price y + sum shed u + sum guard v + sum price e  where

@@ -210,10 +210,7 @@ class Core:
         """Rows without traffic, and those some point has broken. The other traffic rows that wait
         say no more of whole points than throughput does, or are broken and held next time.
         """
-        whole = self._relaxation.whole
-        row = np.repeat(np.arange(whole.rows), np.diff(whole.start))
-        flows = np.bincount(row, whole.flow[whole.index], whole.rows)
-        return np.flatnonzero((flows == 0) | self._relaxation.met)
+        return np.flatnonzero(~self._relaxation.whole.traffic | self._relaxation.met)
 
 
 class _Looks:
@@ -256,7 +253,7 @@ def _only_uses(whole: Whole) -> Mask:
 
     A row ``sum of draws == what is bought for it`` has a price: with less drawn, less is bought.
     """
-    row = np.repeat(np.arange(whole.rows), np.diff(whole.start))
+    row = whole.row
     is_balance = np.zeros(whole.rows, dtype=np.bool_)
     is_balance[whole.balance] = True
     exact = (whole.row_lower == 0) & (whole.row_upper == 0) & ~is_balance
@@ -287,9 +284,7 @@ def _tied(whole: Whole) -> Places:
     pairs = whole.whole[first] & whole.whole[second] & (one + other == 0)
     pairs &= (whole.row_upper[two] == 0) & np.isneginf(whole.row_lower[two])
     pairs &= (whole.upper[low] <= 1) & (whole.cost[high] >= 0)
-    row = np.repeat(np.arange(whole.rows), np.diff(whole.start))
-    is_traffic = np.bincount(row, whole.flow[whole.index], whole.rows) > 0
-    holds = (whole.value < 0) & ~is_traffic[row]
+    holds = (whole.value < 0) & ~whole.traffic[whole.row]
     times = np.bincount(whole.index[holds], minlength=whole.columns)
     found: Places = two[pairs & (times[high] == 1)]
     return found

@@ -62,6 +62,18 @@ class Whole:
         """How many rows."""
         return len(self.row_lower)
 
+    @property
+    def row(self) -> Places:
+        """The row of each entry, as rows hold them."""
+        return np.repeat(np.arange(self.rows), np.diff(self.start))
+
+    @property
+    def traffic(self) -> Mask:
+        """Rows that some flow column stands in."""
+        found = np.zeros(self.rows, dtype=np.bool_)
+        found[self.row[self.flow[self.index]]] = True
+        return found
+
 
 def take_whole(matrix: Matrix) -> Whole:
     """Sort a matrix of one period into what is always there and what waits, and count its sites."""
