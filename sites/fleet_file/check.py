@@ -36,7 +36,7 @@ def check(node: Node, faults: list[Fault]) -> Document | None:
         faults.append(kind.place.fault(f'unknown kind "{str(kind.value)[:80]}"{hint}'))
         return None
     try:
-        return cls.model_validate(node.plain())
+        return cls.model_validate(node.value)
     except ValidationError as error:
         relevant = _relevant(error)
         meant = {_meant(cls, one["loc"]) for one in relevant if one["type"] == "extra_forbidden"}

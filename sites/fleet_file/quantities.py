@@ -56,6 +56,7 @@ _QUANTITY = re.compile(
     r"(?P<number>(?:[0-9]{1,15}(?:\.[0-9]{0,15})?|\.[0-9]{1,15})(?:[eE][-+]?[0-9]{1,2})?)"
     r"\s*(?P<unit>\S*)\s*\Z"
 )
+_FOREIGN = re.compile(r"(?:EUR|GBP|CHF|NOK)\b")
 _UNIT = re.compile(r"[A-Za-zµ][A-Za-z0-9µ]{0,15}(?:/[A-Za-zµ][A-Za-z0-9µ]{0,15}){0,2}\Z")
 
 
@@ -149,7 +150,7 @@ def parse(text: str, dimension: Dimension) -> float:
     if match is None:
         raise ValueError(f"{shown} is not a number with a unit; {remedy}")
     money, unit = match["money"], match["unit"]
-    if money in ("€", "£") or re.match(r"(?:EUR|GBP|CHF|NOK)\b", unit):
+    if money in ("€", "£") or _FOREIGN.match(unit):
         raise ValueError(f"{shown}: currencies are not converted, give US dollars; {remedy}")
     if money:
         unit = f"USD{unit}" if not unit or unit.startswith("/") else f"USD*{unit}"

@@ -3,18 +3,23 @@
 Decides what YAML a fleet file may use: plain scalars after YAML 1.2 (so Norway's ``NO`` stays a
 string), no anchors, aliases, merges or tags, no key twice, at most `DEPTH_MAX` levels and
 `BYTES_MAX` bytes. What the nodes mean is left to the documents.
+
+The parser is PyYAML because it brings libyaml, which reads a fleet of a hundred thousand links in
+seconds. Only its events are used: what a scalar means is `resolve_scalar`'s, not YAML 1.1's. Where
+PyYAML was built without libyaml its own slow parser stands in: the same nodes and places (but for
+an empty value in braces), faults in other words. What one reads and the other refuses is odd: tabs
+between words, "?" and "a:}" in brackets, unknown directives, escaped halves of a surrogate pair.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
-from ruamel.yaml.reader import ReaderError
+import yaml
 
 from sites.fleet_file.faults import Fault, FleetFileError
 
@@ -22,8 +27,15 @@ BYTES_MAX = 8 * 1024 * 1024
 DEPTH_MAX = 32
 FILES_MAX = 2_000
 
+_LOADER: Any = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
+_VERSIONS = (None, (1, 2))
+# What YAML forbids, a byte order mark after the start, and what ends a line for YAML 1.1 alone: the
+# line of a place must be the one an editor shows.
+_REFUSED = re.compile(
+    r"[^\t\n\r -~\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+)
 _INTEGER = re.compile(r"[-+]?[0-9]{1,18}\Z")
-_FLOAT = re.compile(
+_NUMBER = re.compile(
     r"[-+]?(?:\.[0-9]{1,30}|[0-9]{1,30}(?:\.[0-9]{0,30})?)(?:[eE][-+]?[0-9]{1,3})?\Z"
 )
 _SPECIAL = {
@@ -36,8 +48,7 @@ _SPECIAL = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """Where something stands in a file; line and column count from 1."""
 
     file: str
@@ -49,42 +60,49 @@ class Place:
         return Fault(file=self.file, line=self.line, column=self.column, message=message)
 
 
-@dataclass(kw_only=True, slots=True)
-class Node:
-    """A scalar (`value`), a list of nodes or a mapping of nodes, and where it stands.
+# Where a value stands: line and column, those of its key (0 where it has none), and the spots of
+# what is below it, by key or in order. A large fleet has millions: plain tuples cost least.
+_Spot = tuple[int, int, int, int, Any]
 
-    `key_places` holds where each key of a mapping stands.
+
+@dataclass(slots=True)
+class Node:
+    """A value of a file, and where it and everything below it stands.
+
+    `value` is plain: a scalar, or lists and dicts of such.
     """
 
-    place: Place
+    file: str
     value: Any
-    key_places: dict[str, Place] = field(default_factory=dict)
+    spot: _Spot
 
-    def plain(self) -> Any:
-        """The value without places: dicts, lists and scalars."""
-        if isinstance(self.value, dict):
-            return {key: node.plain() for key, node in self.value.items()}
-        if isinstance(self.value, list):
-            return [node.plain() for node in self.value]
-        return self.value
+    @property
+    def place(self) -> Place:
+        """Where the value stands."""
+        return Place(self.file, self.spot[0], self.spot[1])
 
     def get(self, *path: str | int) -> Node | None:
         """The node at `path` below this one, if there is one."""
-        node: Node | None = self
+        value, spot = self.value, self.spot
         for step in path:
-            if node is None:
-                return None
-            if isinstance(node.value, dict):
-                node = node.value.get(step)
-            elif isinstance(node.value, list) and isinstance(step, int):
-                node = node.value[step] if 0 <= step < len(node.value) else None
+            if isinstance(value, dict):
+                found = step in value
             else:
+                found = isinstance(value, list) and step in range(len(value))
+            if not found:
                 return None
-        return node
+            value, spot = value[step], spot[4][step]
+        return Node(self.file, value, spot)
+
+    def items(self) -> Iterator[Node]:
+        """The nodes of a list; none if this is no list."""
+        if isinstance(self.value, list):
+            for value, spot in zip(self.value, self.spot[4], strict=True):
+                yield Node(self.file, value, spot)
 
     def nearest(self, *path: str | int) -> Place:
         """The place of the deepest node on `path` that exists."""
-        for length in range(len(path), -1, -1):
+        for length in range(len(path), 0, -1):
             found = self.get(*path[:length])
             if found is not None:
                 return found.place
@@ -92,11 +110,10 @@ class Node:
 
     def key_place(self, *path: str | int) -> Place:
         """The place of the key that `path` ends in, else of the deepest node on it."""
-        parent = self.get(*path[:-1])
-        key = path[-1] if path else ""
-        if parent is not None and isinstance(key, str) and key in parent.key_places:
-            return parent.key_places[key]
-        return self.nearest(*path)
+        node = self.get(*path)
+        if node is None or not node.spot[2]:
+            return self.nearest(*path)
+        return Place(self.file, node.spot[2], node.spot[3])
 
 
 def find_files(paths: tuple[Path, ...]) -> tuple[Path, ...]:
@@ -160,52 +177,52 @@ def read_bytes(content: bytes, *, file: str, faults: list[Fault]) -> Reading:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = content[: error.start]
-        column = error.start - before.rfind(b"\n")
-        place = Place(file=file, line=before.count(b"\n") + 1, column=column)
-        faults.append(place.fault(f"byte 0x{content[error.start]:02x} is not UTF-8"))
+        before = error.object[: error.start].decode()
+        place = _place_at(before, len(before), file=file)
+        faults.append(place.fault(f"byte 0x{error.object[error.start]:02x} is not UTF-8"))
         return _NOTHING
     builder = _Builder(file=file, faults=faults)
     stopped = _parse(text, builder)
     if stopped is not None:
         faults.append(stopped)
-    return Reading(documents=builder.documents, complete=stopped is None)
+    return Reading(documents=builder.documents(), complete=stopped is None)
 
 
 def _parse(text: str, builder: _Builder) -> Fault | None:
     """Feed the parser's events to the builder; the fault that stopped it, if one did."""
-    file = builder.file
+    refused = _REFUSED.search(text)
+    if refused is not None:
+        place = _place_at(text, refused.start(), file=builder.file)
+        return place.fault(f"character U+{ord(refused[0]):04X} is not allowed in a fleet file")
+    event = None
     try:
-        for event in YAML(typ="safe", pure=True).parse(text):
+        for event in yaml.parse(text, Loader=_LOADER):
             stopped = builder.take(event)
             if stopped is not None:
                 return stopped
-    except MarkedYAMLError as error:
+    except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        place = Place(file=file, line=line, column=column)
+        place = _place_at(text, mark.index if mark else 0, file=builder.file)
         return place.fault(f"not YAML: {_one_line(error.problem or error.context)}")
-    except ReaderError as error:
-        return _at_offset(text, error, file=file)
     except (
-        YAMLError,
+        yaml.YAMLError,
         ValueError,
         ArithmeticError,
         LookupError,
         TypeError,
         AttributeError,
     ) as error:
-        # The parser lets a few foreign errors through, e.g. for an escape beyond Unicode; whatever
-        # stopped it stands after the last event it produced.
-        return builder.last.fault(f"not YAML: {_one_line(str(error))}")
+        # The parser in Python lets a few foreign errors through, e.g. for an escape beyond
+        # Unicode; whatever stopped it stands after the last event it produced.
+        place = builder.place(event) if event else _place_at(text, 0, file=builder.file)
+        return place.fault(f"not YAML: {_one_line(str(error))}")
     return None
 
 
-def _at_offset(text: str, error: ReaderError, *, file: str) -> Fault:
-    offset = error.position if isinstance(error.position, int) else 0
-    before = text[:offset]
-    place = Place(file=file, line=before.count("\n") + 1, column=offset - before.rfind("\n"))
-    return place.fault(f"character {_one_line(repr(error.character))} is not allowed in YAML")
+def _place_at(text: str, offset: int, *, file: str) -> Place:
+    """The place of the character at `offset`, or of the text's end."""
+    lines = f"{text[:offset]}|".splitlines()
+    return Place(file, len(lines), len(lines[-1]))
 
 
 def _one_line(text: str | None) -> str:
@@ -218,12 +235,15 @@ def _whole(path: Path, message: str) -> Fault:
 
 @dataclass(slots=True)
 class _Open:
-    """A collection being filled; `key` is the mapping key that waits for its value."""
+    """A list or mapping being filled; `key` (with its place) waits for its value."""
 
-    node: Node
-    key: str | None = None
-    key_place: Place | None = None
-    expects_value: bool = False
+    value: Any
+    spots: Any
+    key: tuple[str, int, int] | None = None
+
+
+_NO_KEY = ("", 0, 0)
+"""Waits for the value of a key that was refused."""
 
 
 class _Builder:
@@ -232,89 +252,96 @@ class _Builder:
     def __init__(self, *, file: str, faults: list[Fault]) -> None:
         self.file = file
         self.faults = faults
-        self.documents: list[Node] = []
-        self.last = Place(file=file, line=1, column=1)
-        self._open: list[_Open] = []
+        self._documents = _Open([], [])
+        self._open = [self._documents]
+
+    def documents(self) -> list[Node]:
+        """What was read; a document cut short is left out."""
+        whole = self._documents
+        pairs = list(zip(whole.value, whole.spots, strict=True))
+        return [Node(self.file, *one) for one in (pairs if len(self._open) == 1 else pairs[:-1])]
 
     def take(self, event: Any) -> Fault | None:
         """Consume one event; a fault when nothing after it can be understood."""
-        mark = event.start_mark
-        place = Place(file=self.file, line=mark.line + 1, column=mark.column + 1)
-        self.last = place
-        kind = type(event).__name__
-        self._refuse_features(event, place, kind)
-        if kind == "ScalarEvent":
-            self._scalar(event, place)
-        elif kind == "AliasEvent":
-            self._add(Node(place=place, value=None))
-        elif kind in ("MappingStartEvent", "SequenceStartEvent"):
-            if len(self._open) >= DEPTH_MAX:
-                return place.fault(f"nested over {DEPTH_MAX} levels deep")
-            node = Node(place=place, value={} if kind == "MappingStartEvent" else [])
-            self._open.append(_Open(node))
-        elif kind in ("MappingEndEvent", "SequenceEndEvent"):
-            self._add(self._open.pop().node)
+        kind = type(event)
+        if kind is yaml.ScalarEvent:
+            self._scalar(event)
+        elif kind is yaml.MappingStartEvent:
+            return self._start(event, {}, {})
+        elif kind is yaml.SequenceStartEvent:
+            return self._start(event, [], [])
+        elif kind is yaml.MappingEndEvent or kind is yaml.SequenceEndEvent:
+            self._open.pop()
+        elif kind is yaml.AliasEvent:
+            self._fault(event, f"alias *{event.anchor}: write the value out instead")
+            self._add(event, None)
+        elif kind is yaml.DocumentStartEvent and (event.tags or event.version not in _VERSIONS):
+            self._fault(event, "%YAML and %TAG directives are not used here")
         return None
 
-    def _refuse_features(self, event: Any, place: Place, kind: str) -> None:
-        if kind == "AliasEvent":
-            self.faults.append(place.fault(f"alias *{event.anchor}: write the value out instead"))
-            return
-        if kind == "DocumentStartEvent":
-            if event.tags or event.version not in (None, (1, 2), [1, 2]):
-                self.faults.append(place.fault("%YAML and %TAG directives are not used here"))
-            return
-        if getattr(event, "anchor", None):
-            self.faults.append(place.fault(f"anchor &{event.anchor}: fleet files use no anchors"))
-        tag = getattr(event, "tag", None)
-        if tag:
-            self.faults.append(place.fault(f"tag {tag}: fleet files use no tags"))
-
-    def _scalar(self, event: Any, place: Place) -> None:
-        frame = self._open[-1] if self._open else None
-        if frame is not None and isinstance(frame.node.value, dict) and not frame.expects_value:
-            frame.key, frame.key_place, frame.expects_value = event.value, place, True
-            if event.value == "<<" and event.style is None:
-                self.faults.append(place.fault("merge key <<: write the fields out instead"))
-            return
-        self._add(
-            Node(place=place, value=event.value if event.style else resolve_scalar(event.value))
-        )
-
-    def _add(self, node: Node) -> None:
-        if not self._open:
-            self.documents.append(node)
-            return
+    def _scalar(self, event: Any) -> None:
+        if event.anchor or event.tag:
+            self._refuse_features(event)
         frame = self._open[-1]
-        if isinstance(frame.node.value, list):
-            frame.node.value.append(node)
-        elif not frame.expects_value:
-            self.faults.append(node.place.fault("a key must be plain text"))
-            frame.key, frame.key_place, frame.expects_value = None, node.place, True
-        else:
-            self._put(frame, node)
+        text, plain = event.value, not event.style
+        if frame.key is not None or type(frame.value) is list:
+            self._add(event, resolve_scalar(text) if plain else text)
+            return
+        mark = event.start_mark
+        frame.key = (text, mark.line + 1, mark.column + 1)
+        if plain and text == "<<":
+            self._fault(event, "merge key <<: write the fields out instead")
 
-    def _put(self, frame: _Open, node: Node) -> None:
-        key, place = frame.key, frame.key_place or node.place
-        frame.key, frame.key_place, frame.expects_value = None, None, False
+    def _start(self, event: Any, value: Any, spots: Any) -> Fault | None:
+        if event.anchor or event.tag:
+            self._refuse_features(event)
+        if len(self._open) > DEPTH_MAX:
+            return self.place(event).fault(f"nested over {DEPTH_MAX} levels deep")
+        self._add(event, value, spots)
+        self._open.append(_Open(value, spots))
+        return None
+
+    def _add(self, event: Any, value: Any, below: Any = None) -> None:
+        mark, frame = event.start_mark, self._open[-1]
+        if type(frame.value) is list:
+            frame.value.append(value)
+            frame.spots.append((mark.line + 1, mark.column + 1, 0, 0, below))
+            return
+        key = frame.key
         if key is None:
+            self._fault(event, "a key must be plain text")
+            frame.key = _NO_KEY
             return
-        first = frame.node.key_places.get(key)
-        if first is not None:
-            self.faults.append(
-                place.fault(f'"{key[:80]}" is given twice; first in line {first.line}')
-            )
+        frame.key = None
+        if key is _NO_KEY:
             return
-        frame.node.value[key] = node
-        frame.node.key_places[key] = place
+        text, line, column = key
+        if text in frame.value:
+            first = frame.spots[text][2]
+            place = Place(self.file, line, column)
+            self.faults.append(place.fault(f'"{text[:80]}" is given twice; first in line {first}'))
+            return
+        frame.value[text] = value
+        frame.spots[text] = (mark.line + 1, mark.column + 1, line, column, below)
+
+    def _refuse_features(self, event: Any) -> None:
+        if event.anchor:
+            self._fault(event, f"anchor &{event.anchor}: fleet files use no anchors")
+        if event.tag:
+            self._fault(event, f"tag {event.tag}: fleet files use no tags")
+
+    def place(self, event: Any) -> Place:
+        """Where an event stands."""
+        return Place(self.file, event.start_mark.line + 1, event.start_mark.column + 1)
+
+    def _fault(self, event: Any, message: str) -> None:
+        self.faults.append(self.place(event).fault(message))
 
 
 def resolve_scalar(text: str) -> Any:
     """A plain scalar after the YAML 1.2 core schema (octal and hex forms left out)."""
     if text in _SPECIAL:
         return _SPECIAL[text]
-    if _INTEGER.match(text):
-        return int(text)
-    if _FLOAT.match(text):
-        return float(text)
-    return text
+    if not _NUMBER.match(text):
+        return text
+    return int(text) if _INTEGER.match(text) else float(text)

@@ -53,12 +53,16 @@ _REFERENCES: dict[str, tuple[tuple[tuple[str, ...], str], ...]] = {
 def check_references(entries: list[Entry], faults: list[Fault]) -> None:
     """Add every fault between documents to `faults`."""
     names = _names(entries, faults)
+    hints: dict[tuple[str, str], str] = {}  # one wrong name may stand in thousands of places
     for entry in entries:
         for path, kind in _REFERENCES.get(entry.kind, ()):
             for node in _at(entry.node, path):
-                if isinstance(node.value, str) and node.value not in names[kind]:
-                    hint = did_you_mean(node.value, names[kind])
-                    faults.append(node.place.fault(f'no {_NOUNS[kind]} "{node.value}"{hint}'))
+                name = node.value
+                if isinstance(name, str) and name not in names[kind]:
+                    if (kind, name) not in hints:
+                        hints[kind, name] = did_you_mean(name, names[kind])
+                    message = f'no {_NOUNS[kind]} "{name}"{hints[kind, name]}'
+                    faults.append(node.place.fault(message))
     _links_twice(entries, faults)
     _foreign_points(entries, faults)
     _laxer_classes(entries, faults)
@@ -93,7 +97,7 @@ def _at(node: Node, path: tuple[str, ...]) -> Iterator[Node]:
     if not path:
         yield node
     elif path[0] == "*":
-        for item in node.value if isinstance(node.value, list) else ():
+        for item in node.items():
             yield from _at(item, path[1:])
     else:
         below = node.get(path[0])

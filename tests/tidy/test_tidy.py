@@ -50,7 +50,7 @@ LIBRARY_HOMES = {
     "pyomo": ("optimizer/milp/",),
     "highspy": ("optimizer/milp/",),
     "networkx": ("optimizer/backbone.py",),
-    "ruamel": ("sites/fleet_file/",),
+    "yaml": ("sites/fleet_file/",),
     "pydantic": ("sites/fleet_file/",),
     "pint": ("sites/fleet_file/",),
     "rfc8785": ("sites/digest.py",),

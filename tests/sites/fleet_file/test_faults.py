@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sites.fleet_file import FleetFileError, load_bytes, load_fleet
 from sites.fleet_file.reader import BYTES_MAX, DEPTH_MAX
@@ -281,16 +282,33 @@ def test_a_fact_the_format_cannot_refuse_is_a_fault_at_its_place() -> None:
     ]
 
 
+@pytest.mark.skipif(not yaml.__with_libyaml__, reason="the words are libyaml's")
 def test_what_is_not_yaml_says_where() -> None:
     assert faults_of("a: [1\nb: }") == [
-        "f.yaml:2:2: error: not YAML: expected ',' or ']', but got ':'"
+        "f.yaml:2:2: error: not YAML: did not find expected ',' or ']'"
     ]
 
 
-def test_bytes_that_are_not_utf8_say_where() -> None:
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])
+def test_bytes_that_are_not_utf8_say_where(start: bytes) -> None:
     with pytest.raises(FleetFileError) as refused:
-        load_bytes(b"kind: Site\nname: \xff\n", file="f.yaml")
+        load_bytes(start + "kind: Site\nnåme: ".encode() + b"\xff\n", file="f.yaml")
     assert str(refused.value) == "f.yaml:2:7: error: byte 0xff is not UTF-8"
+
+
+@pytest.mark.parametrize("code", [0x00, 0x07, 0x7F, 0x85, 0x2028, 0xFEFF, 0xFFFE])
+def test_a_character_that_has_no_place_in_text_is_named_with_its_place(code: int) -> None:
+    assert faults_of(f"kind: Site\r\nnåme: \U0001f600 {chr(code)} [\n") == [
+        f"f.yaml:2:9: error: character U+{code:04X} is not allowed in a fleet file"
+    ]
+
+
+def test_one_wrong_name_in_many_places_is_a_fault_in_each() -> None:
+    access = "{country: NO, accesses: [{site: osl1, rtt: 1 ms}]}"
+    text = SITE + "".join(document("Market", f"m{number}", access) for number in range(3))
+    assert faults_of(text) == [
+        f'f.yaml:{line}:39: error: no site "osl1"; did you mean "osl-1"?' for line in (17, 22, 27)
+    ]
 
 
 def test_depth_is_limited() -> None:

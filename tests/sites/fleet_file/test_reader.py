@@ -86,7 +86,7 @@ def plain(text: str) -> object:
     reading = read_bytes(text.encode(), file="f.yaml", faults=faults)  # type: ignore[arg-type]
     assert not faults
     (node,) = reading.documents
-    return node.plain()
+    return node.value
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ def test_the_schema_accepts_the_examples_and_refuses_a_misspelling() -> None:
     validator.check_schema(json_schema())
     for path in find_files((ROOT / "deploy" / "examples" / "demo",)):
         for node in read_file(path, []).documents:
-            document = node.plain()
+            document = node.value
             assert not list(validator.iter_errors(document)), path
             document["spec"]["cuont"] = 1
             assert list(validator.iter_errors(document)), path
