@@ -16,7 +16,7 @@ from optimizer.costs import priced_plan, trivial_bound_usd_per_h
 from optimizer.plan import Plan, PlannedGroup, ShedTraffic, TrafficShare
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reach import Reach
-from optimizer.reroute_table import Detour
+from optimizer.reroute_detours import Detour
 from optimizer.room import Room
 from sites.traffic import TrafficClass
 from sites.units import WHOLE_BP

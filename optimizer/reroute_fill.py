@@ -87,6 +87,10 @@ class Fill:
         found = self.shares.get(row)
         return self.standing.held_at[row] if found is None else found
 
+    def is_closed(self, group: int) -> bool:
+        """Whether no replica is left at a group."""
+        return bool(self._left[group] == 0)
+
     def enters_elsewhere(self, row: int) -> bool:
         """Whether a class entered at the lost site."""
         return row in self._elsewhere

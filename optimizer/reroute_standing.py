@@ -8,7 +8,7 @@ placed groups (busy replicas), then sites (kW drawn), then links (Mbit/s).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -35,6 +35,8 @@ _LEAST_BUSY = 1e-12
 _ABOVE_OTHERS = 10.0
 """How many times what any other traffic is worth that its room could serve a protected class is."""
 
+_CACHES = frozenset({"_each_bp", "_choices", "_entering_at", "_tenants", "_ways"})
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Choices:
@@ -55,20 +57,27 @@ class Choices:
 class Standing:
     """One plan of one problem, its traffic and what it leaves free.
 
-    Of each limit: `limits`, what there is for traffic and idle replicas; `used`, what the plan's
-    uses; `slack`, by how much its shares may pass it, being whole basis points.
+    Answers count on the replicas seen `running` (None: as planned), but on no more than planned. Of
+    each limit: `limits`, what there is for traffic and idle replicas; `used`, what the plan's uses;
+    `slack`, by how much its shares may pass it, being whole basis points.
     """
 
-    def __init__(self, problem: Problem, plan: Plan) -> None:
-        running = tuple(RunningGroup(group=g.group, replicas=g.replicas) for g in plan.groups)
-        tables = tabulate(replace(problem, running=running))
-        self.problem, self.tables = problem, tables
+    def __init__(
+        self, problem: Problem, plan: Plan, *, running: tuple[RunningGroup, ...] | None = None
+    ) -> None:
+        planned = tuple(RunningGroup(group=g.group, replicas=g.replicas) for g in plan.groups)
+        self.tables = tables = tabulate(replace(problem, running=planned))
         self.placed = np.flatnonzero(tables.groups.running > 0)
         self.group_ids = tuple(tables.group_id(int(at)) for at in self.placed)
         self.group_at = {group_id: at for at, group_id in enumerate(self.group_ids)}
         self.class_ids = tables.classes.ids
         self.class_at = {class_id: at for at, class_id in enumerate(self.class_ids)}
         self.replicas = self._of_groups(tables.groups.running)
+        self.is_short = np.zeros(len(self.placed), dtype=np.bool_)
+        if running is not None:
+            seen = np.array(self.seen(running), dtype=np.float64)
+            self.is_short = seen < self.replicas
+            self.replicas = np.minimum(seen, self.replicas)
         self.site_of = tables.groups.site[self.placed].astype(np.intp)
         self.site_at_group: list[int] = self.site_of.tolist()
         self.busy_kw = self._of_groups(tables.groups.busy_kw)
@@ -86,6 +95,28 @@ class Standing:
         self.limits = self.limits_of(self.replicas)
         self._take_used()
         self._take_guard()
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is handed to another process: no caches, they are quicker made than carried."""
+        return {name: value for name, value in vars(self).items() if name not in _CACHES}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._forget()
+
+    def warm(self) -> None:
+        """Work out what a repair will want to know, so that the first is as quick as the next."""
+        for row in range(len(self.class_ids)):
+            self.choices(row, elsewhere=False)
+            for group in self.held_at[row]:
+                self.each_bp(row, group, elsewhere=False)
+        for group in range(self.groups):
+            self.tenants(group)
+
+    def seen(self, running: tuple[RunningGroup, ...]) -> list[int]:
+        """Replicas seen of each placed group."""
+        found = {one.group.group_id: one.replicas for one in running}
+        return [found.get(group_id, 0) for group_id in self.group_ids]
 
     def limits_of(self, replicas: Floats) -> Floats:
         """What there is of each limit with so many replicas per placed group.
@@ -113,6 +144,10 @@ class Standing:
         sites = np.union1d(self.site_of, self.ingress[self.ingress != NOWHERE])
         ids = {self.tables.sites.ids[at] for at in sites.tolist()}
         return tuple(sorted(ids | set(self.idle_classes)))
+
+    def idle_at(self, groups: Iterable[int]) -> dict[str, dict[str, int]]:
+        """Classes without demand at some groups, as an answer lists them where nothing is left."""
+        return {c: {} for at in groups for c in self._idle_groups.get(self.group_ids[at], ())}
 
     def pairs_of(self, row: int, *, elsewhere: bool) -> Pairs:
         """The pairs of one class, entering as planned or at its next ingress."""
@@ -251,12 +286,13 @@ class Standing:
     def room_price(self, held: Pairs, free: Floats) -> Floats:
         """What a busy replica more costs at each placed group (USD/h) beside those who hold it:
         nothing where there is room, else shedding who is cheapest to shed there; inf where there is
-        nobody.
+        nobody or no replica.
         """
         price = np.full(self.groups, np.inf)
         worth = self.guard_usd_per_h[held.row] / np.maximum(held.busy, _LEAST_BUSY)
         np.minimum.at(price, held.group, worth)
         price[free > ROOM_PART] = 0.0
+        price[self.replicas == 0] = np.inf
         return price
 
     def _mbit(self, rows: Positions | int) -> Floats:
@@ -274,12 +310,14 @@ class Standing:
         """
         self.held: dict[str, dict[str, int]] = defaultdict(dict)
         self.idle_classes: dict[str, set[str]] = defaultdict(set)
+        self._idle_groups: dict[str, set[str]] = defaultdict(set)
         for share in plan.shares:
             if share.class_id in self.class_at:
                 self.held[share.class_id][share.group_id] = share.basis_points
             else:
                 self.idle_classes[share.site_id].add(share.class_id)
                 self.idle_classes[share.ingress_site_id].add(share.class_id)
+                self._idle_groups[share.group_id].add(share.class_id)
         self.shed_bp = np.zeros(len(self.class_ids))
         for one in plan.shed:
             if one.class_id in self.class_at:
@@ -319,11 +357,7 @@ class Standing:
         classes = np.arange(len(self.class_ids) + 1)
         self._first = np.searchsorted(self.here.row, classes)
         self._first_next = np.searchsorted(self.next.row, classes)
-        self._each_bp: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
-        self._choices: dict[tuple[int, bool], Choices] = {}
-        self._entering_at: dict[int, frozenset[int]] = {}
-        self._tenants: dict[int, list[tuple[int, float, float]]] = {}
-        self._ways: dict[tuple[int, int, bool], tuple[int, ...]] = {}
+        self._forget()
         self.held_at = self._held_at()
         self.holders: list[list[int]] = [[] for _ in self.group_ids]
         for row, shares in enumerate(self.held_at):
@@ -336,6 +370,14 @@ class Standing:
         self.used = _sums(uses.key, uses.each * parts, len(self.limits))
         self.used[self.groups : self.groups + self.sites] += self.idle_of(self.replicas)
         self.slack = _sums(uses.key, uses.each / WHOLE_BP, len(self.limits))
+
+    def _forget(self) -> None:
+        """Empty the caches (`_CACHES` names them)."""
+        self._each_bp: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
+        self._choices: dict[tuple[int, bool], Choices] = {}
+        self._entering_at: dict[int, frozenset[int]] = {}
+        self._tenants: dict[int, list[tuple[int, float, float]]] = {}
+        self._ways: dict[tuple[int, int, bool], tuple[int, ...]] = {}
 
     def _held_at(self) -> list[dict[int, int]]:
         """Basis points by group of each class, as planned."""

@@ -105,7 +105,7 @@ def _serve(fill: Fill, row: int, *, missing: int) -> None:
     pairs = fill.standing.pairs_of(row, elsewhere=fill.enters_elsewhere(row))
     for group in pairs.group.tolist():
         part = min(missing, fill.rounds(row, group))
-        if part > 0 and fill.standing.site_of[group] != fill.lost:
+        if part > 0 and not fill.is_closed(group):
             fill.put(row, group, part)
             missing -= part
 
@@ -133,7 +133,7 @@ def _spread(fill: Fill, row: int) -> None:
     for price, group in offers:
         if over <= 0 or price > allowed:
             return
-        if fill.free[group] <= 0 or s.site_at_group[group] in (site, fill.lost):
+        if fill.free[group] <= 0 or fill.is_closed(group) or s.site_at_group[group] == site:
             continue
         part = min(over, fill.shares[row].get(most, 0), fill.fits(row, group) - 1)
         if part > 0:

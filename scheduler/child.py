@@ -20,6 +20,11 @@ from typing import Any
 
 from sites.errors import RetryableError
 
+NICENESS = 5
+"""Of helpers that work things out: below the control loop, which shares the machine and must keep
+hearing heartbeats.
+"""
+
 _KILL_S = 10.0
 """How long the kernel may take to end a helper that was sent SIGKILL."""
 

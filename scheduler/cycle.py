@@ -4,8 +4,8 @@ Decides what happens when: a plan is proposed, a site is lost or back, a solve e
 It never waits, reads a clock or sends anything; `driver` carries its effects out, and in
 simulation something else does. The parts it decides with: `planner` (which plan comes into force,
 with `gate` and `change`), `desk` (one change at a time), `replan` (one solve at a time), `watch`
-(who is lost), `cordons` (who is given nothing new), `failover` (where traffic goes then),
-`reconcile` (has anything drifted).
+(who is lost), `cordons` (who is given nothing new), `failover` (where traffic goes then, for most
+losses as `detours` had it worked out ahead), `reconcile` (has anything drifted).
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from dataclasses import replace
 
 from scheduler.cordons import CordonDesk
 from scheduler.desk import Order
+from scheduler.detours import DetourDesk
 from scheduler.entries import PlanAccepted, ServerStarted, SiteBack, SiteLost
 from scheduler.events import (
     Alert,
     CordonRequested,
     CycleEffect,
     CycleEvent,
+    DetoursFilled,
     HubsRestarted,
     LedgerAppended,
     LedgerFailed,
@@ -74,6 +76,7 @@ class Cycle:
         )
         self._planner = Planner(self._state)
         self._cordons = CordonDesk(self._state, self._planner)
+        self._detours = DetourDesk(self._state)
         self._retries = 0
         self._not_before_ms = 0
         self._held_by = ""  # a stopped change a person stands behind: nothing is mended meanwhile
@@ -116,6 +119,7 @@ class Cycle:
             follow += self._judge_sites(now_ms)
             follow += self._after_changes(now_ms)
             follow += self._planner.ask(now_ms)
+            follow += self._detours.ask(now_ms, is_quiet=self._planner.is_quiet)
         return (*effects, *follow)
 
     def _take(self, event: CycleEvent, now_ms: int) -> Effects:
@@ -142,6 +146,8 @@ class Cycle:
                 )
             case SolveFinished():
                 return self._planner.solved(event, now_ms)
+            case DetoursFilled():
+                return self._detours.filled(event, now_ms)
             case HubsRestarted():
                 return self._planner.desk.wishes_at(event.site_ids)
             case Ticked():
@@ -276,8 +282,7 @@ class Cycle:
                 continue
             site.drift_since_ms = site.drift_since_ms or now_ms
             due |= now_ms - site.drift_since_ms >= state.config.reconcile_after_ms
-        waiting = self._planner.solver.asked is not None or self._planner.solver.wanted
-        if not due or waiting or now_ms < self._not_before_ms:
+        if not due or not self._planner.is_quiet or now_ms < self._not_before_ms:
             return ()
         if self._retries >= state.config.retry_limit:
             return ()

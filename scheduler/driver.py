@@ -26,13 +26,13 @@ from scheduler.events import (
     AppendLedger,
     CycleEffect,
     CycleEvent,
+    FillDetours,
     HubsRestarted,
     LedgerAppended,
     LedgerFailed,
     PlanProposed,
     ReceiptChanged,
     Solve,
-    SolveFinished,
     Started,
 )
 from scheduler.front_door import AgentMessage
@@ -316,8 +316,8 @@ class Driver:
         match effect:
             case AppendLedger():
                 self._start(self._append(effect))
-            case Solve():
-                self._start(self._solve(effect))
+            case Solve() | FillDetours():
+                self._start(self._work_out(effect))
             case ReceiptChanged():
                 self.board.post_receipt(effect.receipt)
             case Alert():
@@ -385,10 +385,5 @@ class Driver:
             sequence = await asyncio.to_thread(self._ledger.acked, site_id)
         self._send(site_id, RecordAck(site_id=site_id, sequence=sequence))
 
-    async def _solve(self, effect: Solve) -> None:
-        try:
-            outcome = await self._solver.solve(effect.problem, before=effect.before)
-            done = SolveFinished(request_id=effect.request_id, outcome=outcome)
-        except RetryableError as fault:
-            done = SolveFinished(request_id=effect.request_id, outcome=None, message=str(fault))
-        self._events.append(done)
+    async def _work_out(self, effect: Solve | FillDetours) -> None:
+        self._events.append(await self._solver.carry_out(effect))

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 from optimizer.outcome import Outcome
 from optimizer.plan import Plan
-from optimizer.problem import Problem
+from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute_detours import Detours
 from scheduler.entries import LedgerEntry, PlanAccepted
 from scheduler.receipt import Receipt
 from sites.hub_messages import (
@@ -88,6 +89,17 @@ class SolveFinished:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DetoursFilled:
+    """Detours the loop asked for are worked out. `detours` None: the plan does not stand on its
+    problem any more, or, with a `message`, the process failed or was late.
+    """
+
+    request_id: str
+    detours: Detours | None
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LedgerAppended:
     """The entry of that token is durable."""
 
@@ -157,6 +169,7 @@ CycleEvent = (
     | SiteCordoned
     | PlanProposed
     | SolveFinished
+    | DetoursFilled
     | LedgerAppended
     | LedgerFailed
     | Ticked
@@ -190,6 +203,18 @@ class Solve:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FillDetours:
+    """Work out every single loss for the replicas seen `running` (worker process, timeout), answer
+    with `DetoursFilled`. A solve or another fill asked for meanwhile ends it.
+    """
+
+    request_id: str
+    problem: Problem
+    plan: Plan
+    running: tuple[RunningGroup, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReceiptChanged:
     """Newest form of a receipt, for whoever watches."""
 
@@ -212,6 +237,7 @@ CycleEffect = (
     | UncordonWanted
     | AppendLedger
     | Solve
+    | FillDetours
     | ReceiptChanged
     | Alert
 )

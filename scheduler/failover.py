@@ -1,21 +1,19 @@
 """What the loss of a site leads to: one function for the drill and for the real thing.
 
 Decides nothing itself (the reroute table does); it makes sure that both ask the same question of
-the same observations, so that a drill's prediction is what then happens. One table is kept per
-question and plan, so that a site that fails is looked up, not worked out.
+the same observations, so that a drill's prediction is what then happens. A site that fails is
+looked up in the detours held; until they are worked out (`detours`), it is worked out alone.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from optimizer.plan import Plan
 from optimizer.problem import Problem
-from optimizer.reach import Reach
 from optimizer.reroute import detour_plan, reroute, rerouted_problem
-from optimizer.reroute_table import RerouteTable
+from optimizer.reroute_table import RerouteTable, stands_on
 from scheduler.state import CycleState
 from scheduler.view import Drill, ShareMove
 
@@ -40,7 +38,7 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
     before = state.desired.plan
     asked = state.problem_now(ready_only=True)
     lost = (site_id,)
-    plan = _rerouted(asked, before, site_id)
+    plan = _rerouted(state, asked, before, site_id)
     return Failover(
         problem=rerouted_problem(asked, before, lost_sites=lost, running=asked.running),
         plan=plan,
@@ -57,35 +55,20 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
     )
 
 
-def _rerouted(asked: Problem, before: Plan, site_id: str) -> Plan:
-    """By the table where the plan in force stands on what the question knows; else whole."""
+def _rerouted(state: CycleState, asked: Problem, before: Plan, site_id: str) -> Plan:
+    """By the detours held where they answer this question, else by one worked out now; whole where
+    the plan in force does not stand on what the question knows.
+    """
     others = tuple(s for s in asked.lost_sites if s != site_id)
     standing = replace(asked, lost_sites=others, running=())
-    if not _stands_on(standing, before):
+    held = state.held
+    if held is not None and held.plan == before and held.problem == standing:
+        detour = held.detours.answer(site_id, running=asked.running)
+    elif stands_on(standing, before):
+        detour = RerouteTable(standing, before).answer(site_id, running=asked.running)
+    else:
         return reroute(asked, before, lost_sites=(site_id,), running=asked.running)
-    detour = _table(standing, before).answer(site_id, running=asked.running)
     return detour_plan(standing, before, detour, running=asked.running)
-
-
-@lru_cache(maxsize=1)
-def _table(problem: Problem, plan: Plan) -> RerouteTable:
-    return RerouteTable(problem, plan)
-
-
-def _stands_on(problem: Problem, plan: Plan) -> bool:
-    """Whether every share of a plan is lawful and enters where it says under a problem."""
-    reach = Reach(problem)
-    groups = {g.group.group_id: g.group for g in plan.groups}
-    if any(reach.point(group) is None for group in groups.values()):
-        return False
-    for share in plan.shares:
-        one = reach.classes.get(share.class_id)
-        entry = None if one is None else reach.entry(one)
-        if one is None or entry is None or entry.site_id != share.ingress_site_id:
-            return False
-        if reach.refusal(one, groups[share.group_id]) is not None:
-            return False
-    return all(one.class_id in reach.classes for one in plan.shed)
 
 
 def share_moves(before: Plan, after: Plan) -> tuple[ShareMove, ...]:

@@ -40,6 +40,11 @@ class Planner:
         self.desk = ChangeDesk(state)
         self.solver = SolverDesk(state=state)
 
+    @property
+    def is_quiet(self) -> bool:
+        """Whether no change is under way and no plan is awaited."""
+        return not (self.desk.is_busy or self.solver.asked is not None or self.solver.wanted)
+
     def new_order(self, reason: ChangeReason) -> Order:
         """An order of the loop's own."""
         self._orders += 1

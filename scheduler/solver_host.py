@@ -11,12 +11,10 @@ from multiprocessing.connection import Connection
 
 from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.solve import solve
+from scheduler.child import NICENESS
 from scheduler.steady import steadied
 from sites.clock import SystemClock
 from sites.errors import HinterlandError
-
-NICENESS = 5
-"""Below the control loop, which shares the machine and must keep hearing heartbeats."""
 
 
 def main() -> None:

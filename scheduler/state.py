@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from optimizer.assign import Issue, assignments_of
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute_detours import Detours
 from scheduler.entries import PlanAccepted
 from scheduler.forecast import Entry, forecast, observed_rates, smoothed
 from scheduler.receipt import Receipt
@@ -38,7 +39,9 @@ class CycleConfig:
     after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms`. A
     difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
     attempt of the loop itself repeated after `retry_after_ms`, `retry_limit` times in a row.
-    `solve_timeout_ms` bounds the wait for a solve. `auto_replan` off: the loop reroutes but leaves
+    `solve_timeout_ms` bounds the wait for a solve. Detours are worked out for what has not changed
+    between two looks `detours_settle_ms` apart, and not again within `detours_spacing_ms`.
+    `auto_replan` off: the loop reroutes but leaves
     full re-plans to operators. `use_forecast`: plan for the rates gateways counted (sampled every
     `forecast_sample_ms`) instead of the stated ones.
     """
@@ -52,6 +55,8 @@ class CycleConfig:
     retry_after_ms: int = 5_000
     retry_limit: int = 5
     solve_timeout_ms: int = 330_000
+    detours_settle_ms: int = 1_000
+    detours_spacing_ms: int = 5_000
     assignment_ttl_ms: int = 24 * 3_600_000
     start_timeout_ms: int = 120_000
     routes_timeout_ms: int = 10_000
@@ -129,6 +134,15 @@ class Desired:
         return (self.accepted.epoch, self.accepted.version)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldDetours:
+    """Detours, and the question and plan that they were worked out for."""
+
+    problem: Problem
+    plan: Plan
+    detours: Detours
+
+
 @dataclass(kw_only=True, slots=True)
 class CycleState:
     """Everything the loop remembers. `version` is the highest any assignment was given."""
@@ -147,6 +161,7 @@ class CycleState:
     drained: set[str] = field(default_factory=set)
     receipts: dict[str, Receipt] = field(default_factory=dict)
     rates: dict[Entry, float] = field(default_factory=dict)
+    held: HeldDetours | None = None
 
     def site(self, site_id: str) -> SiteState:
         """The site's state, made on first mention (a fleet file may bring new sites)."""

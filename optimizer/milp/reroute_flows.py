@@ -1,4 +1,4 @@
-"""The cheapest flows after the loss of a site: the whole fleet's, with the replicas as planned.
+"""The cheapest flows after the loss of a site: the whole fleet's, with the replicas there are.
 
 Decides parts of classes. One linear problem over all classes is solved for no loss at all; each
 loss closes the lost site's pairs, lets classes that entered there enter elsewhere, and goes on from
@@ -82,6 +82,8 @@ class RerouteFlows:
     def __init__(self, standing: Standing) -> None:
         self.standing = s = standing
         self._most_used = np.maximum(s.limits, s.used)
+        over = s.is_short & (s.used > s.limits + s.slack)[: s.groups]
+        self._most_used[: s.groups][over] = s.limits[: s.groups][over]
         self._protected = np.flatnonzero(s.tables.classes.protected)
         self._stay = np.flatnonzero(s.here.held_bp > 0)
         self._core = self._cheapest()
@@ -92,7 +94,7 @@ class RerouteFlows:
         found = self._settled(
             _Case(
                 site=None,
-                closed=np.zeros(s.groups, dtype=np.bool_),
+                closed=s.replicas == 0,
                 moved=np.zeros(len(s.class_ids), dtype=np.bool_),
                 spared=s.may_shed_bp("") / WHOLE_BP,
             )
@@ -107,7 +109,7 @@ class RerouteFlows:
         found = self._settled(
             _Case(
                 site=site,
-                closed=s.site_of == site,
+                closed=(s.site_of == site) | (s.replicas == 0),
                 moved=s.ingress == site,
                 spared=s.may_shed_bp(lost_site_id) / WHOLE_BP,
             )

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from scheduler.entries import PlanAccepted, RolloutEnded, kind_of
-from scheduler.events import Alert, AppendLedger, PlanProposed, Solve, SolveFinished
+from scheduler.events import (
+    Alert,
+    AppendLedger,
+    DetoursFilled,
+    FillDetours,
+    PlanProposed,
+    Solve,
+    SolveFinished,
+)
 from sites.hub_messages import (
     AssignmentJudged,
     ConnectionChanged,
@@ -32,16 +40,26 @@ def line_of(event: object) -> str:
             return f"<- {event.site_id}: {event.result.outcome} {event.result.detail}".rstrip()
         case PlanProposed():
             return f"plan proposed ({event.receipt_id})"
-        case Solve():
-            return f"solve asked for: {event.reason}"
-        case SolveFinished():
-            return f"solve ended: {event.outcome.status if event.outcome else 'failed'}"
+        case Solve() | SolveFinished() | FillDetours() | DetoursFilled():
+            return _work(event)
         case Alert():
             return f"alert: {event.text}"
         case AppendLedger():
             return f"ledger: {_entry(event)}"
         case _:
             return ""
+
+
+def _work(event: Solve | SolveFinished | FillDetours | DetoursFilled) -> str:
+    match event:
+        case Solve():
+            return f"solve asked for: {event.reason}"
+        case SolveFinished():
+            return f"solve ended: {event.outcome.status if event.outcome else 'failed'}"
+        case FillDetours():
+            return "detours asked for"
+        case DetoursFilled():
+            return f"detours ended: {'filled' if event.detours else event.message or 'none'}"
 
 
 def _entry(append: AppendLedger) -> str:

@@ -11,7 +11,10 @@ from collections import deque
 from collections.abc import Callable
 
 from optimizer.outcome import Outcome
-from optimizer.problem import Problem
+from optimizer.plan import Plan
+from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute_detours import Detours
+from optimizer.reroute_table import fill_detours
 from scheduler.cycle import Cycle
 from scheduler.entries import LedgerEntry, kind_of
 from scheduler.events import (
@@ -19,6 +22,8 @@ from scheduler.events import (
     AppendLedger,
     CycleEffect,
     CycleEvent,
+    DetoursFilled,
+    FillDetours,
     HubsRestarted,
     LedgerAppended,
     LedgerFailed,
@@ -34,6 +39,7 @@ from scheduler.simulation.script import line_of
 from scheduler.simulation.site import SimulatedSite, SiteHabits
 from scheduler.state import CycleConfig, Keys
 from scheduler.steady import steadied
+from sites.errors import RetryableError
 from sites.hub import EdgeHub, HubConfig
 from sites.hub_messages import (
     HelloArrived,
@@ -46,6 +52,11 @@ from sites.hub_messages import (
 )
 
 Solver = Callable[[Problem], Outcome]
+Filler = Callable[[Problem, Plan, tuple[RunningGroup, ...]], Detours | None]
+
+
+def _filled(problem: Problem, plan: Plan, running: tuple[RunningGroup, ...]) -> Detours | None:
+    return fill_detours(problem, plan, running=running)
 
 
 class World:
@@ -56,10 +67,12 @@ class World:
         problem: Problem,
         *,
         solver: Solver,
+        filler: Filler = _filled,
         config: CycleConfig | None = None,
         keys: Keys | None = None,
         habits: dict[str, SiteHabits] | None = None,
         solve_ms: int = 500,
+        fill_ms: int = 100,
         step_ms: int = 50,
     ) -> None:
         self.now_ms = 1_000_000
@@ -74,11 +87,13 @@ class World:
         self._config = config or CycleConfig()
         self._keys = keys or Keys()
         self._solver = solver
+        self._filler = filler
         self._solve_ms = solve_ms
+        self._fill_ms = fill_ms
         self._step_ms = step_ms
         self._events: deque[CycleEvent] = deque()
         self._wishes: deque[tuple[str, HubEvent]] = deque()
-        self._solving: list[tuple[int, Solve]] = []
+        self._working: list[tuple[int, Solve | FillDetours]] = []
         self._began_at_ms = self.now_ms
         given = habits or {}
         self.sites = {
@@ -99,7 +114,7 @@ class World:
         self.cycle = Cycle(started, config=self._config, keys=self._keys)
         self._events.clear()
         self._wishes.clear()
-        self._solving.clear()
+        self._working.clear()
         self._events.append(started)
         self.restart_hubs()
         return self.cycle
@@ -149,7 +164,7 @@ class World:
                 self._deliver(site_id, site.pass_time(self.now_ms, healthy))
                 self._wishes.append((site_id, Ticked()))
             self._events.append(Ticked())
-            self._end_solves()
+            self._end_work()
             self._drain()
             self.safety.look(self.now_ms - self._began_at_ms, self.sites)
 
@@ -163,15 +178,25 @@ class World:
     def _deliver(self, site_id: str, events: tuple[HubEvent, ...]) -> None:
         self._wishes.extend((site_id, event) for event in events)
 
-    def _end_solves(self) -> None:
-        due = [solve for at_ms, solve in self._solving if at_ms <= self.now_ms]
-        self._solving = [(at, solve) for at, solve in self._solving if at > self.now_ms]
-        for solve in due:
-            found = self._solver(solve.problem)
-            outcome = steadied(solve.problem, found, before=solve.before)
-            ended = SolveFinished(request_id=solve.request_id, outcome=outcome)
+    def _end_work(self) -> None:
+        due = [asked for at_ms, asked in self._working if at_ms <= self.now_ms]
+        self._working = [(at, asked) for at, asked in self._working if at > self.now_ms]
+        for asked in due:
+            ended = self._solved(asked) if isinstance(asked, Solve) else self._detours(asked)
             self._note_event(ended)
             self._events.append(ended)
+
+    def _solved(self, asked: Solve) -> SolveFinished:
+        found = self._solver(asked.problem)
+        outcome = steadied(asked.problem, found, before=asked.before)
+        return SolveFinished(request_id=asked.request_id, outcome=outcome)
+
+    def _detours(self, asked: FillDetours) -> DetoursFilled:
+        try:
+            detours = self._filler(asked.problem, asked.plan, asked.running)
+            return DetoursFilled(request_id=asked.request_id, detours=detours)
+        except RetryableError as fault:
+            return DetoursFilled(request_id=asked.request_id, detours=None, message=str(fault))
 
     def _drain(self) -> None:
         """Carry messages and effects until nothing is left to do at this moment."""
@@ -209,7 +234,9 @@ class World:
                 index = len(self.ledger) - 1
                 self._events.append(LedgerAppended(token=effect.token, index=index))
             case Solve():
-                self._solving.append((self.now_ms + self._solve_ms, effect))
+                self._working.append((self.now_ms + self._solve_ms, effect))
+            case FillDetours():
+                self._working.append((self.now_ms + self._fill_ms, effect))
             case ReceiptChanged():
                 self.receipts[effect.receipt.receipt_id] = effect.receipt
             case Alert():

@@ -117,11 +117,10 @@ def test_a_detour_costs_what_the_best_flows_cost(problem: Problem, which: int) -
 @given(b.rich_problems(max_classes=6))
 def test_answers_do_not_hang_on_what_was_asked_before(problem: Problem) -> None:
     plan = greedy(problem)
-    filled = RerouteTable(problem, plan)
-    filled.fill()
+    filled = RerouteTable(problem, plan).filled()
     sites = sorted(s.site_id for s in problem.fleet.sites)
     for site_id in reversed(sites):
-        assert RerouteTable(problem, plan).detour(site_id) == filled.detour(site_id)
+        assert RerouteTable(problem, plan).detour(site_id) == filled.answer(site_id)
 
 
 def test_traffic_the_loss_does_not_touch_makes_room_for_what_could_go_nowhere_else() -> None:

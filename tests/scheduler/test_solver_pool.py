@@ -1,4 +1,4 @@
-"""Solves in a real worker process: answers, refusals, lateness, a killed worker."""
+"""Solves and reroute tables in real worker processes: answers, refusals, lateness, lost workers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ import psutil
 import pytest
 
 from optimizer.outcome import SolveStatus
+from optimizer.plan import Plan
+from optimizer.problem import Problem, RunningGroup
+from optimizer.reroute_table import RerouteTable
 from optimizer.solve import solve
+from scheduler.events import DetoursFilled, FillDetours, Solve, SolveFinished
 from scheduler.fleet_problem import read_problem
 from scheduler.solver_pool import SolverPool, SolverPoolConfig
 from sites.errors import RetryableError
@@ -59,6 +63,81 @@ def test_a_late_solve_is_abandoned_with_its_worker(tmp_path: Path) -> None:
             with pytest.raises(RetryableError, match="no answer within"):
                 await pool.solve(hasty)
             assert not psutil.pid_exists(worker)
+        finally:
+            await pool.stop()
+
+    asyncio.run(story())
+
+
+def planned(problem: Problem) -> Plan:
+    plan = solve(problem).plan
+    assert plan is not None
+    return plan
+
+
+def test_a_table_filled_elsewhere_answers_as_one_filled_here(tmp_path: Path) -> None:
+    problem = read_problem((FLEET,))
+    plan = planned(problem)
+    running = tuple(
+        RunningGroup(group=g.group, replicas=g.replicas - (at == 0))
+        for at, g in enumerate(plan.groups)
+    )
+
+    async def story() -> None:
+        pool = SolverPool(SolverPoolConfig(log_path=tmp_path / "solver.log"))
+        try:
+            for _ in range(2):
+                filled = await pool.fill(problem, plan, running=running)
+                here = RerouteTable(problem, plan, running=running)
+                assert filled is not None
+                for site in problem.fleet.sites:
+                    assert filled.answer(site.site_id) == here.detour(site.site_id)
+            lost = replace(problem, lost_sites=(plan.shares[0].site_id,))
+            assert await pool.fill(lost, plan, running=running) is None
+        finally:
+            await pool.stop()
+
+    asyncio.run(story())
+
+
+def test_a_solve_ends_a_table_under_way(tmp_path: Path) -> None:
+    problem = read_problem((FLEET,))
+    plan = planned(problem)
+    fill = FillDetours(request_id="detours-1", problem=problem, plan=plan, running=())
+    ask = Solve(request_id="solve-1", problem=problem, reason="replan")
+
+    async def story() -> None:
+        pool = SolverPool(SolverPoolConfig(log_path=tmp_path / "solver.log"))
+        try:
+            await pool.warm_up()
+            filling = asyncio.create_task(pool.carry_out(fill))
+            while pool.fill_pid is None:
+                await asyncio.sleep(0.005)
+            solved, ended = await asyncio.gather(pool.carry_out(ask), filling)
+            assert isinstance(solved, SolveFinished)
+            assert solved.outcome is not None
+            assert isinstance(ended, DetoursFilled)
+            assert "fill_host: its process ended" in ended.message
+            again = await pool.carry_out(fill)
+            assert isinstance(again, DetoursFilled)
+            assert again.detours is not None
+            assert pool.fill_pid is None, "its process ends with the table"
+        finally:
+            await pool.stop()
+
+    asyncio.run(story())
+
+
+def test_a_late_table_is_a_failure(tmp_path: Path) -> None:
+    problem = read_problem((FLEET,))
+    plan = planned(problem)
+    config = SolverPoolConfig(log_path=tmp_path / "solver.log", fill_timeout_ms=1)
+
+    async def story() -> None:
+        pool = SolverPool(config)
+        try:
+            with pytest.raises(RetryableError, match="no answer within"):
+                await pool.fill(problem, plan, running=())
         finally:
             await pool.stop()
 
