@@ -9,6 +9,8 @@ the sampled dual comes within 0.3 % of its optimum in 300 steps.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,18 +59,24 @@ def sampled_arcs(frame: Frame, prices: Prices, workers: Workers) -> ComponentArc
     def sample(classes: Positions) -> ComponentArcs:
         arcs = component_arcs(frame, classes)
         price = full_price(frame, arcs, work_price)
-        order = np.lexsort((np.arange(arcs.count), price, arcs.row))
-        rank = np.empty(arcs.count, dtype=np.intp)
-        rank[order] = np.arange(arcs.count) - arcs.start[arcs.row[order]]
-        count = np.bincount(arcs.row, minlength=len(classes))
-        wide = np.maximum(2.0, count) ** (1.0 / _ARCS_PER_CLASS)
-        step = np.log(wide)[arcs.row]
-        kept = rank < _NEAREST_ARCS
-        with np.errstate(divide="ignore"):
-            kept |= np.floor(np.log(rank + 1) / step) > np.floor(np.log(rank) / step)
+        kept = np.zeros(arcs.count, dtype=np.bool_)
+        for first, last in pairwise([*arcs.start.tolist(), arcs.count]):
+            order = np.argsort(price[first:last], kind="stable")
+            kept[first + order[_ever_wider(last - first)]] = True
         return arcs.only(kept)
 
     return joined(frame, workers.map(sample, frame.components))
+
+
+@lru_cache(maxsize=1024)
+def _ever_wider(count: int) -> Positions:
+    """Which of `count` arcs in order of price make the sample."""
+    rank = np.arange(count)
+    step = np.log(max(2.0, float(count))) / _ARCS_PER_CLASS
+    with np.errstate(divide="ignore"):
+        wider = np.floor(np.log(rank + 1) / step) > np.floor(np.log(rank) / step)
+    found: Positions = np.flatnonzero((rank < _NEAREST_ARCS) | wider)
+    return found
 
 
 def joined(frame: Frame, parts: list[ComponentArcs]) -> ComponentArcs:

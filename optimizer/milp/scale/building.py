@@ -38,22 +38,31 @@ re-planned in 3 s, they took the plan from $5 412 to 4 787/h.
 """
 
 
-def build(search: Search, *, effort: Effort, is_late: Callable[[], bool]) -> None:
-    """Place every class that is not served yet; greedily whoever comes after `is_late`, which is to
-    be before the search's own end: to rescue the dearest of them takes little time and saves most.
+def build(search: Search, *, effort: Effort, spent: Callable[[], float]) -> bool:
+    """Place every class that is not served yet, in a time of which `spent` tells the part gone by;
+    whether that was enough. A batch that begins behind it dives; greedily goes whoever comes after
+    all of it. It is to end before the search's own: to rescue the dearest takes little time and
+    saves most.
     """
-    _by_narrowness(replace(search, is_over=is_late), effort)
+
+    def is_late() -> bool:
+        return spent() >= 1.0
+
+    in_time = _by_narrowness(replace(search, is_over=is_late), effort, spent)
     if is_late():
         fill(search.ledger, search.prices, worth=search.worth)
     rescue(search, effort=effort)
+    return in_time
 
 
-def _by_narrowness(search: Search, effort: Effort) -> None:
+def _by_narrowness(search: Search, effort: Effort, spent: Callable[[], float]) -> bool:
     frame, reach = search.frame, search.reach
     sites = reach.sum(axis=1)
     unserved = search.ledger.shed_part > 0
     tight = np.flatnonzero(unserved & (sites > 0) & (sites <= _TIGHT_SITES))
     placed = np.zeros(len(sites), dtype=np.bool_)
+    hurried, in_time = replace(effort, nodes=0), True
+    done, count = 0, max(1, int(unserved.sum()))
     regions = [lot for lot in _regions(reach, tight) if len(lot) <= _TIGHT_CLASSES]
     for first in range(0, len(regions), BATCH):
         some = regions[first : first + BATCH]
@@ -61,14 +70,19 @@ def _by_narrowness(search: Search, effort: Effort) -> None:
         step(search, jobs, effort)
         for lot in some:
             placed[lot] = True
+            done += len(lot)
     for least, most in pairwise((0, *_LEVELS, len(frame.budget_kw))):
         level = np.flatnonzero(unserved & ~placed & (sites > least) & (sites <= most))
         pending = lots(frame, level)
         for first in range(0, len(pending), BATCH):
             some = pending[first : first + BATCH]
+            on_time = spent() * count <= done
+            each, in_time = (effort, in_time) if on_time else (hurried, False)
             # where a batch-mate took the room that was meant, other groups may do
-            for late in _place(search, some, effort):
-                _place(search, [late], effort)
+            for late in _place(search, some, each):
+                _place(search, [late], each)
+            done += sum(len(lot) for lot in some)
+    return in_time
 
 
 def rescue(search: Search, *, effort: Effort) -> None:
@@ -101,12 +115,16 @@ def _make_room(search: Search, classes: Positions, effort: Effort) -> None:
     free = np.zeros(frame.groups, dtype=np.bool_)
     free[component_arcs(frame, classes).group] = True
     free[next_ingress_arcs(frame, classes).group] = True
-    free &= has_room(ledger) | (ledger.replicas > 0)
+    group = np.flatnonzero(free)
+    free[group] = has_room(ledger, group) | (ledger.replicas[group] > 0)
     step(search, [Job(classes=classes, free=free, early=True)], effort)
 
 
 def _place(search: Search, some: list[Positions], effort: Effort) -> list[Positions]:
-    jobs = [Job(classes=lot, free=_near_groups(search, lot), early=True) for lot in some]
+    def job(lot: Positions) -> Job:
+        return Job(classes=lot, free=_near_groups(search, lot), early=True)
+
+    jobs = search.workers.map(job, some)
     return step(search, jobs, effort, again=len(jobs) == 1)
 
 
@@ -136,8 +154,8 @@ def _near_groups(search: Search, classes: Positions) -> NDArray[np.bool_]:
     """Groups worth having or standing, and those with room at each class's cheapest sites."""
     frame, ledger = search.frame, search.ledger
     arcs = component_arcs(frame, classes)
-    room = has_room(ledger)[arcs.group]
-    price = full_price(frame, arcs, frame.work_price(search.prices))
+    room = has_room(ledger, arcs.group)
+    price = full_price(frame, arcs, search.prices.work_usd_per_h)
     near = cheapest_sites(frame, arcs, np.where(room, price, np.inf), _NEAR) & room
     near |= (search.worth | (ledger.replicas > 0))[arcs.group]
     free = np.zeros(frame.groups, dtype=np.bool_)

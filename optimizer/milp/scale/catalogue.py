@@ -105,11 +105,19 @@ def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_
 def cheapest_sites(
     frame: Frame, arcs: ComponentArcs, price: Floats, count: int
 ) -> NDArray[np.bool_]:
-    """Mask of the cheapest arc of each class at each of its `count` cheapest sites."""
-    key = arcs.row * len(frame.budget_kw) + frame.site[arcs.group]
-    order = np.lexsort((np.arange(arcs.count), price, key))
-    first = np.ones(arcs.count, dtype=np.bool_)
-    first[1:] = np.diff(key[order]) != 0
+    """Mask of the cheapest arc of each class at each of its `count` cheapest sites (ties: the earlier
+    group); none at an infinite price.
+    """
+    sites = len(frame.budget_kw)
+    key = arcs.row * sites + frame.site[arcs.group]
+    least = np.full(len(arcs.classes) * sites, np.inf)
+    np.minimum.at(least, key, price)
+    nth = min(count, sites) - 1
+    last = np.partition(least.reshape(-1, sites), nth)[:, nth]
+    found = np.flatnonzero((price <= least[key]) & (price <= last[arcs.row]) & np.isfinite(price))
+    found = found[np.unique(key[found], return_index=True)[1]]
+    found = found[np.lexsort((found, price[found], arcs.row[found]))]
+    row = arcs.row[found]
     best = np.zeros(arcs.count, dtype=np.bool_)
-    best[order[first]] = True
-    return best & cheapest(arcs, np.where(best, price, np.inf), count)
+    best[found[np.arange(len(row)) - np.searchsorted(row, row) < count]] = True
+    return best

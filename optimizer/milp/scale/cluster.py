@@ -21,7 +21,7 @@ from optimizer.milp.scale.catalogue import (
     full_price,
 )
 from optimizer.milp.scale.component import Kernel
-from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.frame import Frame, Positions, PriceList
 from optimizer.milp.scale.ledger import Change, Ledger
 
 _INSIDE = 32
@@ -31,7 +31,7 @@ _USELESS = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """Sites of a neighbourhood, gap and nodes of one search."""
+    """Sites of a neighbourhood, gap and nodes of one search; without nodes it dives."""
 
     sites: int
     gap: float
@@ -43,7 +43,7 @@ def rearrange(
     classes: Positions,
     *,
     free: NDArray[np.bool_],
-    prices: Prices,
+    prices: PriceList,
     early: bool = False,
     effort: Effort,
     is_over: Callable[[], bool],
@@ -80,14 +80,14 @@ def rearrange(
         free=free,
         replicas=ledger.replicas,
         shed=shed,
-        price=np.maximum(0.0, frame.replica_price(prices)),
+        price=np.maximum(0.0, prices.replica_usd_per_h),
         grows=early,
     )
     made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
     replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
     if early:
-        replica = replica + frame.accelerators[group] * prices.pool[frame.pool[group]]
-        replica += frame.possible_kw[group] * prices.power[frame.site[group]]
+        replica = replica + frame.accelerators[group] * prices.shared.pool[frame.pool[group]]
+        replica += frame.possible_kw[group] * prices.shared.power[frame.site[group]]
     values = made.solve(
         replica,
         gap=effort.gap,
@@ -103,8 +103,10 @@ def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:
     exposure = ledger.exposure
     lacks = exposure.alone > 0
     lacks[: exposure.own] = False
-    found: Positions = exposure.entries.group[lacks[exposure.entries.rank]]
-    return np.unique(found[free[found]])
+    group = np.flatnonzero(free)
+    place, entries = exposure.of_groups(group)
+    found: Positions = np.unique(group[place[lacks[entries.rank]]])
+    return found
 
 
 def concerned(ledger: Ledger, reach: NDArray[np.bool_], *, here: NDArray[np.bool_]) -> Positions:
@@ -122,7 +124,7 @@ def _choose(
     ledger: Ledger,
     *,
     free: NDArray[np.bool_],
-    prices: Prices,
+    prices: PriceList,
 ) -> NDArray[np.bool_]:
     """The used arcs, each class's cheapest to groups that are free here, on replicas that stand
     anyway and on its own, and the cheapest few to others standing.
@@ -130,8 +132,8 @@ def _choose(
     usable = arcs.busy > _USELESS
     inside = free[arcs.group] & usable
     outside = (ledger.replicas > 0)[arcs.group] & ~free[arcs.group] & usable
-    flow = flow_price(frame, arcs, prices)
-    full = full_price(frame, arcs, frame.work_price(prices))
+    flow = flow_price(frame, arcs, prices.shared)
+    full = full_price(frame, arcs, prices.work_usd_per_h)
     kept = outside & cheapest(arcs, np.where(outside, flow, np.inf), _OUTSIDE)
     for price in (flow, full):
         kept |= inside & cheapest(arcs, np.where(inside, price, np.inf), _INSIDE)

@@ -144,12 +144,17 @@ class Exposure:
         work: one at each of its `count` cheapest sites.
         """
         lot = np.flatnonzero(self.entries.rank >= self.own)
-        rank, group = self.entries.rank[lot], self.entries.group[lot]
+        rank, group = self.entries.rank[lot] - self.own, self.entries.group[lot]
         price = work_price[group] * self.frame.rateable[group] / self.entries.fill[lot]
         site = self.frame.site[group]
-        order = np.lexsort((group, price, site, rank))
-        key = (rank * len(self.frame.budget_kw) + site)[order]
-        best = order[np.append(True, np.diff(key) != 0)[: len(order)]]
+        least = np.full((self.own, len(self.frame.budget_kw)), np.inf)
+        np.minimum.at(least, (rank, site), price)
+        nth = min(count, least.shape[1]) - 1
+        last = np.partition(least, nth)[:, nth]
+        best = np.flatnonzero((price == least[rank, site]) & (price <= last[rank]))
+        key = rank[best] * least.shape[1] + site[best]
+        best = best[np.lexsort((group[best], key))]
+        best = best[np.unique(np.sort(key), return_index=True)[1]]
         best = best[np.lexsort((group[best], price[best], rank[best]))]
         place = np.arange(len(best)) - np.searchsorted(rank[best], rank[best])
         found: Positions = np.unique(group[best[place < count]])

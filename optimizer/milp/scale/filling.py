@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
-from optimizer.milp.scale.frame import Frame, Prices
+from optimizer.milp.scale.frame import Frame, PriceList
 from optimizer.milp.scale.ledger import Change, Ledger, flows_over, joined
 from optimizer.tables import Floats
 
@@ -77,29 +77,28 @@ class _Stock:
         return bool(fits)
 
 
-def fill(ledger: Ledger, prices: Prices, *, worth: NDArray[np.bool_]) -> None:
+def fill(ledger: Ledger, prices: PriceList, *, worth: NDArray[np.bool_]) -> None:
     """Serve what a ledger leaves unserved as far as there is room."""
     frame = ledger.frame
     stock = _Stock(ledger)
-    work_price = frame.work_price(prices)
     left = np.flatnonzero(ledger.shed_part > 0)
     parts = [ledger.flows_of(left)]
     for at in left[np.lexsort((left, -frame.shed_usd_per_h[left]))].tolist():
         arcs = component_arcs(frame, np.array([at]))
-        price = full_price(frame, arcs, work_price)
+        price = full_price(frame, arcs, prices.work_usd_per_h)
         part = _taken(stock, arcs, price, float(ledger.shed_part[at]), worth=worth)
         parts.append(flows_over(arcs, part, np.flatnonzero(part > _SLIVER)))
     flows = joined(parts)
     every = np.arange(frame.groups)
     ledger.put(Change(classes=left, group=every, replicas=stock.replicas, flows=flows))
-    _shelter(ledger, stock, prices)
+    _shelter(ledger, stock, prices.replica_usd_per_h)
 
 
-def _shelter(ledger: Ledger, stock: _Stock, prices: Prices) -> None:
+def _shelter(ledger: Ledger, stock: _Stock, replica: Floats) -> None:
     """One replica more for each protected class that is exposed, the dearest first, where it costs
     less than that.
     """
-    exposure, replica = ledger.exposure, ledger.frame.replica_price(prices)
+    exposure = ledger.exposure
     exposed = exposure.alone
     by_rank = np.argsort(exposure.entries.rank, kind="stable")
     first = np.searchsorted(exposure.entries.rank[by_rank], np.arange(len(exposed) + 1))

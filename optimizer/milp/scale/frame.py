@@ -43,6 +43,15 @@ class Stack:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PriceList:
+    """Prices of what is `shared`, and at these `Frame.replica_price` and `Frame.work_price`."""
+
+    shared: Prices
+    replica_usd_per_h: Floats
+    work_usd_per_h: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Frame:
     """One problem's groups, limits and components as the large search sees them.
 
@@ -97,6 +106,14 @@ class Frame:
         full = np.maximum(0.0, self.replica_price(prices)) / self.rateable
         priced: Floats = full + self.busy_kw * prices.energy[self.site]
         return priced
+
+    def price_list(self, prices: Prices) -> PriceList:
+        """Prices with what they make of every group: worked out once, asked for by every search."""
+        return PriceList(
+            shared=prices,
+            replica_usd_per_h=self.replica_price(prices),
+            work_usd_per_h=self.work_price(prices),
+        )
 
     def dual_offset(self, prices: Prices) -> float:
         """USD/h that the shared limits take off any bound at these prices, every sign included.

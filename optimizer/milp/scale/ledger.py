@@ -104,6 +104,13 @@ def use_of(frame: Frame, group: Positions, replicas: Floats, busy: Floats) -> Us
     )
 
 
+def _sums_at(group: Positions, of: Positions, value: Floats) -> Floats:
+    """Sums of values at some groups (ascending), of what is there."""
+    at = np.minimum(np.searchsorted(group, of), max(0, len(group) - 1))
+    there = np.flatnonzero(group[at] == of) if len(group) else at[:0]
+    return _sums(at[there], value[there], len(group))
+
+
 def _sums(position: Positions, value: Floats, count: int) -> Floats:
     total: Floats = np.bincount(position, value, count).astype(np.float64)
     return total
@@ -120,7 +127,7 @@ class Ledger:
         none, empty = np.zeros(0), np.zeros(0, dtype=np.intp)
         self._no_flows = Flows(cls=empty, group=empty, part=none, busy=none, usd_per_h=none)
         self._flows: dict[int, Flows] = {}
-        self._network = 0.0
+        self._network, self._hardware = 0.0, 0.0
         pools, sites = len(frame.pool_count), len(frame.budget_kw)
         self.used = Use(
             accelerators=np.zeros(pools), possible_kw=np.zeros(sites), drawn_kw=np.zeros(sites)
@@ -146,24 +153,38 @@ class Ledger:
         standing = use_of(self.frame, group, self.replicas[group], nothing)
         own = flowing.plus(standing)
         left = self.used.plus(own, times=-1.0)
-        base = self.busy[group] - np.bincount(freed.group, freed.busy, self.frame.groups)[group]
+        base = self.busy[group] - _sums_at(group, freed.group, freed.busy)
         return left, np.where(base > 1e-9, base, 0.0)
 
     def with_change(self, change: Change) -> tuple[Use, float]:
         """What would be taken and what all would cost (USD/h) with a change."""
+        freed, used = self.flows_of(change.classes), self._used_with(change)
+        network = self._network - float(freed.usd_per_h.sum())
+        network += float(change.flows.usd_per_h.sum())
+        shed = self.shed_part.copy()
+        shed[change.classes] = _unserved(change)
+        more = change.replicas - self.replicas[change.group]
+        exposed = self.exposure.after_usd_per_h(change.group, more, shed=shed)
+        hardware = self._hardware + self._more_hardware(change)
+        return used, self._cost(hardware, shed, used, network) + exposed
+
+    def _used_with(self, change: Change) -> Use:
         freed, flows = self.flows_of(change.classes), change.flows
         was = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
         becomes = use_of(self.frame, flows.group, np.zeros(len(flows.group)), flows.busy)
         more = change.replicas - self.replicas[change.group]
         standing = use_of(self.frame, change.group, more, np.zeros(len(more)))
-        used = self.used.plus(was, times=-1.0).plus(becomes).plus(standing)
-        network = self._network - float(freed.usd_per_h.sum()) + float(flows.usd_per_h.sum())
-        replicas = self.replicas.copy()
-        replicas[change.group] = change.replicas
-        shed = self.shed_part.copy()
-        shed[change.classes] = _unserved(change)
-        exposed = self.exposure.after_usd_per_h(change.group, more, shed=shed)
-        return used, self._cost(replicas, shed, used, network) + exposed
+        return self.used.plus(was, times=-1.0).plus(becomes).plus(standing)
+
+    def _more_hardware(self, change: Change) -> float:
+        """What a change adds to the price of replicas and starts (USD/h)."""
+        frame, group = self.frame, change.group
+        now, then = (
+            replicas * frame.fixed_usd_per_h[group]
+            + np.maximum(0.0, replicas - frame.running[group]) * frame.start_usd_per_h[group]
+            for replicas in (self.replicas[group], change.replicas)
+        )
+        return float((then - now).sum())
 
     def fits(self, change: Change) -> bool:
         """Whether a change keeps the limits and rated work of its groups."""
@@ -171,16 +192,13 @@ class Ledger:
 
     def lacking(self, change: Change) -> NDArray[np.bool_]:
         """Sites where a change would break a limit or the rated work of a group."""
-        used, _ = self.with_change(change)
-        frame = self.frame
+        used, frame = self._used_with(change), self.frame
         lacking: NDArray[np.bool_] = used.possible_kw > frame.budget_kw + 1e-6
         lacking |= used.drawn_kw > frame.stack.limit_kw.sum(axis=1) + 1e-6
         full = used.accelerators > frame.pool_count + 1e-6
         lacking[frame.site[full[frame.pool]]] = True
         _, base = self.others(change.classes, change.group)
-        carried = (
-            base + np.bincount(change.flows.group, change.flows.busy, frame.groups)[change.group]
-        )
+        carried = base + _sums_at(change.group, change.flows.group, change.flows.busy)
         rated = change.replicas * frame.rateable[change.group]
         over = carried > rated * (1 + 1e-7) + 1e-7
         lacking[frame.site[change.group[over]]] = True
@@ -189,12 +207,11 @@ class Ledger:
     def put(self, change: Change) -> None:
         """Make a change."""
         freed, flows = self.flows_of(change.classes), change.flows
-        used, _ = self.with_change(change)
-        groups = self.frame.groups
-        self.busy += np.bincount(flows.group, flows.busy, groups)
-        self.busy -= np.bincount(freed.group, freed.busy, groups)
+        self.used = self._used_with(change)
+        np.add.at(self.busy, flows.group, flows.busy)
+        np.subtract.at(self.busy, freed.group, freed.busy)
         self._network += float(flows.usd_per_h.sum()) - float(freed.usd_per_h.sum())
-        self.used = used
+        self._hardware += self._more_hardware(change)
         more = change.replicas - self.replicas[change.group]
         self.replicas[change.group] = change.replicas
         self.shed_part[change.classes] = _unserved(change)
@@ -218,14 +235,12 @@ class Ledger:
     def cost_usd_per_h(self) -> float:
         """What everything costs (USD/h)."""
         exposed = self.exposure.usd_per_h()
-        return self._cost(self.replicas, self.shed_part, self.used, self._network) + exposed
+        return self._cost(self._hardware, self.shed_part, self.used, self._network) + exposed
 
-    def _cost(self, replicas: Floats, shed: Floats, used: Use, network: float) -> float:
+    def _cost(self, hardware: float, shed: Floats, used: Use, network: float) -> float:
         frame = self.frame
-        started = np.maximum(0.0, replicas - frame.running)
-        hardware = (replicas * frame.fixed_usd_per_h + started * frame.start_usd_per_h).sum()
         power = frame.energy_usd_per_h(np.maximum(0.0, used.drawn_kw))
-        return float(hardware + (shed * frame.shed_usd_per_h).sum()) + power + network
+        return hardware + float((shed * frame.shed_usd_per_h).sum()) + power + network
 
 
 def _unserved(change: Change) -> Floats:

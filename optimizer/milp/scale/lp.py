@@ -26,6 +26,10 @@ _STATUS = (
     highspy.HighsBasisStatus.kZero,
     highspy.HighsBasisStatus.kNonbasic,
 )
+_DIVES = 500
+_NEARLY = 0.8
+_WHOLE = 1e-6
+
 LOWER, BASIC, UPPER = 0, 1, 2
 """Statuses of a basis, positions in `_STATUS`."""
 
@@ -284,6 +288,48 @@ def search(
     interruptible(highs, is_over)
     _must(highs.run(), "run")
     return _answer(highs).values
+
+
+def dive(lp: Any, *, whole: NDArray[np.intp], is_over: Callable[[], bool]) -> Floats | None:
+    """A point of an LP with `whole` columns whole, by rounding up: all that are nearly whole, or
+    the one that is nearest, and the LP again; what fits no more is rounded down. It has to stay
+    feasible for any of them rounded down. None if stopped or not done after `_DIVES` rounds.
+    """
+    highs = _quiet(lp)
+    interruptible(highs, is_over)
+    _must(highs.run(), "run")
+    _must(highs.setOptionValue("presolve", "off"), "keep a basis")
+    index = whole.astype(np.int32)
+    least, most = np.array(lp.col_lower_)[whole], np.array(lp.col_upper_)[whole]
+
+    def held() -> bool:
+        _must(highs.changeColsBounds(len(index), index, least, most), "bound columns")
+        _must(highs.run(), "run")
+        return bool(highs.getModelStatus() == highspy.HighsModelStatus.kOptimal)
+
+    for _ in range(_DIVES):
+        if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+            break
+        values = np.array(highs.getSolution().col_value)
+        floor = np.floor(values[whole] + _WHOLE)
+        part = values[whole] - floor
+        order = np.lexsort((np.arange(len(whole)), -part))
+        if (part <= _WHOLE).all():
+            return values
+        count = max(1, int((part >= _NEARLY).sum()))
+        while not is_over():
+            some = order[:count]
+            before = least[some].copy()
+            least[some] = floor[some] + 1.0
+            if (least <= most).all() and held():
+                break
+            least[some] = before
+            if count == 1:
+                most[some] = floor[some]
+                held()
+                break
+            count = (count + 1) // 2
+    return None
 
 
 def _quiet(lp: Any) -> Any:

@@ -24,12 +24,12 @@ from optimizer.milp.scale.catalogue import (
 )
 from optimizer.milp.scale.cluster import Effort, concerned, rearrange
 from optimizer.milp.scale.contention import add_cuts
-from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.frame import Frame, Positions, PriceList, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
 from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
 
-BATCH = 2
+BATCH = 6
 """Jobs that look at the same ledger."""
 
 LOT = 100
@@ -51,7 +51,7 @@ class Search:
 
     frame: Frame
     ledger: Ledger
-    prices: Prices
+    prices: PriceList
     worth: NDArray[np.bool_]
     reach: NDArray[np.bool_]
     near: Floats
@@ -85,13 +85,14 @@ def begin(
     ledger = Ledger(frame)
     wanted = np.zeros(frame.groups, dtype=np.bool_)
     wanted[worth] = True
-    wanted[ledger.exposure.spare(frame.work_price(prices), _SPARE_SITES)] = True
+    listed = frame.price_list(prices)
+    wanted[ledger.exposure.spare(listed.work_usd_per_h, _SPARE_SITES)] = True
     return Search(
         frame=frame,
         ledger=ledger,
-        prices=prices,
+        prices=listed,
         worth=wanted,
-        reach=sites_in_reach(frame),
+        reach=sites_in_reach(frame, workers),
         near=nearness(frame, arcs),
         workers=workers,
         is_over=is_over,
@@ -166,31 +167,34 @@ def lots(frame: Frame, classes: Positions) -> list[Positions]:
     return [found[at] for at in np.lexsort((np.arange(len(found)), weight))]
 
 
-def sites_in_reach(frame: Frame) -> NDArray[np.bool_]:
+def sites_in_reach(frame: Frame, workers: Workers) -> NDArray[np.bool_]:
     """`reach[class, site]`: whether a class has an arc to a site."""
     reach = np.zeros((len(frame.rate), len(frame.budget_kw)), dtype=np.bool_)
-    for classes in frame.components:
+
+    def mark(classes: Positions) -> None:
         arcs = component_arcs(frame, classes)
         reach[classes[arcs.row], frame.site[arcs.group]] = True
+
+    workers.map(mark, frame.components)
     return reach
 
 
-def has_room(ledger: Ledger) -> NDArray[np.bool_]:
-    """Groups of which one replica more would fit."""
+def has_room(ledger: Ledger, group: Positions) -> NDArray[np.bool_]:
+    """Mask of the groups, of some, of which one replica more would fit."""
     frame, used = ledger.frame, ledger.used
     left = frame.pool_count - used.accelerators
     left_kw = frame.budget_kw - used.possible_kw
-    fits: NDArray[np.bool_] = frame.most > ledger.replicas
-    fits &= left[frame.pool] >= frame.accelerators - 1e-6
-    fits &= left_kw[frame.site] >= frame.possible_kw - 1e-6
+    fits: NDArray[np.bool_] = frame.most[group] > ledger.replicas[group]
+    fits &= left[frame.pool[group]] >= frame.accelerators[group] - 1e-6
+    fits &= left_kw[frame.site[group]] >= frame.possible_kw[group] - 1e-6
     return fits
 
 
 def open_doors(search: Search) -> None:
     """What is shed or exposed may go to its cheapest few groups with room, wherever they are."""
     frame, ledger = search.frame, search.ledger
-    room, exposure = has_room(ledger), ledger.exposure
-    work_price, replica = frame.work_price(search.prices), frame.replica_price(search.prices)
+    room, exposure = has_room(ledger, np.arange(frame.groups)), ledger.exposure
+    work_price, replica = search.prices.work_usd_per_h, search.prices.replica_usd_per_h
     shed = np.flatnonzero(ledger.shed_part > _DUST)
     arcs = component_arcs(frame, shed)
     fits = room[arcs.group]

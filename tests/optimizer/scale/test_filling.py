@@ -27,14 +27,22 @@ def test_what_is_filled_fits(problem: Problem) -> None:
     for one in (plain(problem), exposed(problem)):
         frame = take_frame(tabulate(one))
         ledger = Ledger(frame)
-        fill(ledger, opening_prices(frame), worth=np.zeros(frame.groups, dtype=np.bool_))
+        fill(
+            ledger,
+            frame.price_list(opening_prices(frame)),
+            worth=np.zeros(frame.groups, dtype=np.bool_),
+        )
         assert ledger.fits(ledger.whole())
 
 
 def test_room_for_all_is_used_for_all() -> None:
     frame = take_frame(tabulate(one_site()))
     ledger = Ledger(frame)
-    fill(ledger, opening_prices(frame), worth=np.zeros(frame.groups, dtype=np.bool_))
+    fill(
+        ledger,
+        frame.price_list(opening_prices(frame)),
+        worth=np.zeros(frame.groups, dtype=np.bool_),
+    )
     assert ledger.shed_part.sum() < 1e-6
     assert ledger.replicas.sum() >= 1
 

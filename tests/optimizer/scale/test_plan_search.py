@@ -102,7 +102,7 @@ def test_an_earlier_plan_costs_again_what_it_cost(problem: Problem) -> None:
 @given(rich_problems())
 def test_what_is_built_fits(problem: Problem) -> None:
     search = begun(plain(problem))
-    build(search, effort=EFFORT, is_late=never)
+    build(search, effort=EFFORT, spent=lambda: 0.0)
     whole = search.ledger.whole()
     assert search.ledger.fits(whole)
     none = np.zeros(0, dtype=np.intp)
