@@ -72,7 +72,7 @@ def sampled_arcs(frame: Frame, prices: Prices, workers: Workers) -> ComponentArc
 def _ever_wider(count: int) -> Positions:
     """Which of `count` arcs in order of price make the sample."""
     rank = np.arange(count)
-    step = np.log(max(2.0, float(count))) / _ARCS_PER_CLASS
+    step = np.log(max(2.0, float(count)) ** (1.0 / _ARCS_PER_CLASS))
     with np.errstate(divide="ignore"):
         wider = np.floor(np.log(rank + 1) / step) > np.floor(np.log(rank) / step)
     found: Positions = np.flatnonzero((rank < _NEAREST_ARCS) | wider)

@@ -105,8 +105,8 @@ def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_
 def cheapest_sites(
     frame: Frame, arcs: ComponentArcs, price: Floats, count: int
 ) -> NDArray[np.bool_]:
-    """Mask of the cheapest arc of each class at each of its `count` cheapest sites (ties: the earlier
-    group); none at an infinite price.
+    """Mask of the cheapest arc of each class at each of its `count` cheapest sites (ties: the
+    earlier group); none at an infinite price.
     """
     sites = len(frame.budget_kw)
     key = arcs.row * sites + frame.site[arcs.group]

@@ -18,7 +18,7 @@ from optimizer.problem import Problem
 from optimizer.solve import solve
 from tests.optimizer import builders as b
 from tests.optimizer.builders import rich_problems
-from tests.optimizer.scale.test_scale import never, plain
+from tests.optimizer.scale.test_scale import plain
 from tests.optimizer.scale.test_survival import begun, exposed
 
 SOON = settings(
