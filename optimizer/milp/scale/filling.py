@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
-from optimizer.milp.scale.frame import Frame, PriceList
+from optimizer.milp.scale.frame import Frame, Positions, PriceList
 from optimizer.milp.scale.ledger import Change, Ledger, flows_over, joined
 from optimizer.tables import Floats
 
@@ -19,6 +19,7 @@ _TRIED = 60
 _PAIN_USD_PER_H = 0.1
 _SLIVER = 1e-7
 _USELESS = 1e-9
+_WORTHWHILE = 0.5
 
 
 class _Stock:
@@ -32,6 +33,14 @@ class _Stock:
         self._pool = frame.pool_count - used.accelerators
         self._possible_kw = frame.budget_kw - used.possible_kw
         self._supply_kw = frame.stack.limit_kw.sum(axis=1) - used.drawn_kw
+
+    def has_room(self, group: Positions) -> NDArray[np.bool_]:
+        """Mask of the groups, of some, of which one replica more fits."""
+        frame = self._frame
+        fits: NDArray[np.bool_] = self.replicas[group] < frame.most[group]
+        fits &= self._pool[frame.pool[group]] >= frame.accelerators[group] - _SLIVER
+        fits &= self._possible_kw[frame.site[group]] >= frame.possible_kw[group] - _SLIVER
+        return fits
 
     def take(self, group: int, busy: float, wanted: float) -> float:
         """Part of a class taken by a group, up to `wanted`; `busy` replicas is the whole class."""
@@ -106,7 +115,7 @@ def _shelter(ledger: Ledger, stock: _Stock, replica: Floats) -> None:
         if exposed[rank] <= _PAIN_USD_PER_H:
             break
         group = exposure.entries.group[by_rank[first[rank] : first[rank + 1]]]
-        group = group[replica[group] < exposed[rank]]
+        group = group[(replica[group] < exposed[rank]) & stock.has_room(group)]
         for at in group[np.lexsort((group, replica[group]))[:_TRIED]].tolist():
             if stock.opens(at):
                 break
@@ -126,8 +135,9 @@ def _taken(
     worth: NDArray[np.bool_],
 ) -> Floats:
     part = np.zeros(arcs.count)
-    has_spare = stock.spare[arcs.group] > _SLIVER
-    usable = np.flatnonzero(arcs.busy > _USELESS)
+    # a sliver of what the class asks for is not worth a try: there are thousands
+    has_spare = stock.spare[arcs.group] > np.maximum(_SLIVER, _WORTHWHILE * wanted * arcs.busy)
+    usable = np.flatnonzero((arcs.busy > _USELESS) & (has_spare | stock.has_room(arcs.group)))
     group = arcs.group[usable]
     order = usable[np.lexsort((group, price[usable], ~worth[group], ~has_spare[usable]))]
     for at in order[:_TRIED].tolist():

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from optimizer.costs import relative_gap
-from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
+from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cluster import Effort
@@ -59,10 +59,12 @@ _SLIVER = 1e-6
 _PRICES_PART = 0.35
 """Of a time limit, after which prices are good enough."""
 _BUILD_PART = 0.75
-"""Of a time limit, after which the first plan is completed greedily."""
-_FINISH_PART = 0.15
-"""Of a time limit, for rounding, the certificate and the check: measured 3 s at 200 sites, 16 s at
-600, 56 s at 2 000.
+"""Of the time then left to search in, after which the first plan is completed greedily."""
+_FINISH_TIMES = 5.0
+_FINISH_MOST = 0.5
+"""For rounding, the certificate and the check: so many times what tables and first sample took,
+which sweep the same pairs (measured 4 to 5.2 times at 200, 600 and 2 000 sites), but at most such
+a part of a time limit.
 """
 _MOMENT = 1e-6
 _TIRED = 0.25
@@ -102,12 +104,19 @@ def solve_at_scale(
     assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
     spent, hands = _part_of_the_limit(problem, clock), workers or SerialWorkers()
 
-    def is_over() -> bool:
-        return spent() >= 1 - _FINISH_PART
-
     gap_limit = problem.plan_policy.gap_limit
     frame = take_frame(tabulate(problem))
-    relaxation, converged = _priced(frame, hands, gap_limit=gap_limit, spent=spent)
+    opening = opening_prices(frame)
+    sample = sampled_arcs(frame, opening, hands)
+    searched = 1.0 - min(_FINISH_MOST, _FINISH_TIMES * spent())
+
+    def is_over() -> bool:
+        return spent() >= searched
+
+    cleared = clear(frame, sample, prices=opening, steps=_STEPS)
+    relaxation, converged = _priced(
+        frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
+    )
     point, bound = converged.point, converged.bound_usd_per_h
     search = begin(
         frame,
@@ -120,11 +129,12 @@ def solve_at_scale(
     ledger = search.ledger
     if start is not None:
         take_up(search, start)
-    begun = min(spent(), _BUILD_PART)
+    begun = spent()
+    time = max(_MOMENT, _BUILD_PART * (searched - begun))
     in_time = build(
         search,
         effort=Effort(sites=_SITES, gap=gap_limit / 4, nodes=1),
-        spent=lambda: (spent() - begun) / max(_BUILD_PART - begun, _MOMENT),
+        spent=lambda: (spent() - begun) / time,
     )
 
     def in_whole() -> float:
@@ -143,18 +153,21 @@ def solve_at_scale(
 
 
 def _priced(
-    frame: Frame, hands: Workers, *, gap_limit: float, spent: Callable[[], float]
+    frame: Frame,
+    cleared: Cleared,
+    hands: Workers,
+    *,
+    gap_limit: float,
+    spent: Callable[[], float],
+    is_over: Callable[[], bool],
 ) -> tuple[Relaxation, Converged]:
     """The linear relaxation over all arcs, and the same with whole-replica rows."""
-    opening = opening_prices(frame)
-    sample = sampled_arcs(frame, opening, hands)
-    cleared = clear(frame, sample, prices=opening, steps=_STEPS)
     relaxation = relax(
         frame,
         cleared,
         hands,
         tolerance=min(0.005, max(1e-4, gap_limit / 4)),
-        is_over=lambda: spent() >= 1 - _FINISH_PART,
+        is_over=is_over,
     )
     converged = converge(
         frame,
