@@ -118,14 +118,8 @@ def solve_at_scale(
         frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
     point, bound = converged.point, converged.bound_usd_per_h
-    search = begin(
-        frame,
-        point.prices,
-        point.arcs,
-        worth=point.group[point.replicas > _SLIVER],
-        workers=hands,
-        is_over=is_over,
-    )
+    worth = point.group[point.replicas > _SLIVER]
+    search = begin(frame, point.prices, point.arcs, worth=worth, workers=hands, is_over=is_over)
     ledger = search.ledger
     if start is not None:
         take_up(search, start)

@@ -13,8 +13,9 @@ from optimizer.milp.scale.ledger import Change, Flows, Ledger
 from optimizer.milp.scale.to_plan import plan_of
 from optimizer.problem import Problem
 from optimizer.tabulate import tabulate
+from tests.optimizer import builders
+from tests.optimizer.builders import pool, rich_problems, two_sites
 from tests.optimizer.builders import problem as one_site
-from tests.optimizer.builders import rich_problems, two_sites
 from tests.optimizer.scale.test_scale import plain
 from tests.optimizer.scale.test_survival import exposed
 
@@ -67,3 +68,27 @@ def test_a_class_in_two_pieces_keeps_both() -> None:
     )
     plan = plan_of(ledger, bound_usd_per_h=0.0, method="in pieces")
     assert [one.basis_points for one in plan.shares] == [5_000, 5_000]
+
+
+def test_slivers_of_room_hide_no_room() -> None:
+    many = [pool(f"p{at:02d}", count=1) for at in range(99)]
+    site = builders.site("a", pools=[*many, pool("roomy", count=4, price=9.0)])
+    frame = take_frame(tabulate(one_site(sites=[site])))
+    ledger = Ledger(frame)
+    nearly_full = np.flatnonzero(frame.most == 1)
+    assert len(nearly_full) == len(many)
+    none = np.zeros(0, dtype=np.intp)
+    stands = Change(
+        classes=none,
+        group=nearly_full,
+        replicas=np.ones(len(nearly_full)),
+        flows=ledger.flows_of(none),
+    )
+    ledger.put(stands)
+    ledger.busy[nearly_full] = frame.rateable[nearly_full] - 1e-5
+    fill(
+        ledger,
+        frame.price_list(opening_prices(frame)),
+        worth=np.zeros(frame.groups, dtype=np.bool_),
+    )
+    assert ledger.shed_part.sum() < 1e-6

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from optimizer.milp.scale.building import build, rescue
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort
-from optimizer.milp.scale.ledger import Change
+from optimizer.milp.scale.ledger import Change, Ledger
 from optimizer.milp.scale.plan_search import Job, step
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.problem import Problem
@@ -98,13 +98,18 @@ def test_an_earlier_plan_costs_again_what_it_cost(problem: Problem) -> None:
     assert search.ledger.cost_usd_per_h() <= plan.cost.total_usd_per_h + dust
 
 
+@pytest.mark.parametrize("spent", [0.0, 0.999, 1.0])
 @SOON
-@given(rich_problems())
-def test_what_is_built_fits(problem: Problem) -> None:
+@given(problem=rich_problems())
+def test_what_is_built_fits(spent: float, problem: Problem) -> None:
     search = begun(plain(problem))
-    build(search, effort=EFFORT, spent=lambda: 0.0)
+    in_time = build(search, effort=EFFORT, spent=lambda: spent)
+    assert in_time or spent > 0
     whole = search.ledger.whole()
     assert search.ledger.fits(whole)
+    again = Ledger(search.frame)
+    again.put(whole)
+    assert search.ledger.cost_usd_per_h() == pytest.approx(again.cost_usd_per_h(), rel=1e-9)
     none = np.zeros(0, dtype=np.intp)
     more = Change(
         classes=none,
