@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
-from optimizer.assign import split_bp
+from optimizer.assign_routes import split_bp
 from scheduler.reconcile import GroupChange, changes_at
 from scheduler.state import CycleConfig, SiteState
 from sites.assignment import (

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from fractions import Fraction
 from math import ceil, isfinite
 
-from optimizer.assign import split_bp
+from optimizer.assign_routes import split_bp
 from optimizer.costs import priced_plan
 from optimizer.milp.highs import Point
 from optimizer.milp.inputs import ArcKey, Inputs

@@ -10,7 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optimizer.arcs import find_arcs
-from optimizer.assign import Issue, assignments_of, policy_digest, route_keys, split_bp
+from optimizer.assign import Issue, assignments_of, policy_digest, route_keys
+from optimizer.assign_routes import split_bp
 from optimizer.greedy import greedy_plan
 from optimizer.problem import Problem
 from sites.assignment import Route, RouteDecision, RouteKey, SiteAssignment
