@@ -66,7 +66,6 @@ _FINISH_MOST = 0.5
 which sweep the same pairs (measured 4 to 5.2 times at 200, 600 and 2 000 sites), but at most such
 a part of a time limit.
 """
-_MOMENT = 1e-6
 _TIRED = 0.25
 """A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
@@ -123,13 +122,9 @@ def solve_at_scale(
     ledger = search.ledger
     if start is not None:
         take_up(search, start)
-    begun = spent()
-    time = max(_MOMENT, _BUILD_PART * (searched - begun))
-    in_time = build(
-        search,
-        effort=Effort(sites=_SITES, gap=gap_limit / 4, nodes=1),
-        spent=lambda: (spent() - begun) / time,
-    )
+    built = spent() + _BUILD_PART * (searched - spent())
+    effort = Effort(sites=_SITES, gap=gap_limit / 4, nodes=1)
+    build(search, effort=effort, is_late=lambda: spent() >= built)
 
     def in_whole() -> float:
         return _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
@@ -142,8 +137,7 @@ def solve_at_scale(
     # a solver that proves more than a plan costs has erred: such a bound counts for nothing
     most = ledger.cost_usd_per_h() * (1 + _ROUNDING)
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
-    is_cut = is_over() or not in_time
-    return _judged(problem, ledger, bound=bound, method=method, is_cut=is_cut)
+    return _judged(problem, ledger, bound=bound, method=method, is_over=is_over())
 
 
 def _priced(
@@ -228,9 +222,9 @@ def _search(
 
 
 def _judged(
-    problem: Problem, ledger: Ledger, *, bound: float, method: str, is_cut: bool
+    problem: Problem, ledger: Ledger, *, bound: float, method: str, is_over: bool
 ) -> Outcome:
-    hit = "time_limit_s" if is_cut else "passes"
+    hit = "time_limit_s" if is_over else "passes"
     plan = plan_of(ledger, bound_usd_per_h=bound, method=method)
     reach = Reach(problem)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
@@ -239,7 +233,7 @@ def _judged(
     if violations:
         told = certified(reach, plan)
         violations = check_plan(problem, told)
-    plan = _named(told, problem, hit=hit, is_cut=is_cut)
+    plan = _named(told, problem, hit=hit, is_over=is_over)
     if violations:
         named = "; ".join(v.message() for v in violations[:5])
         return Outcome(
@@ -261,12 +255,12 @@ def _judged(
     )
 
 
-def _named(plan: Plan, problem: Problem, *, hit: str, is_cut: bool) -> Plan:
+def _named(plan: Plan, problem: Problem, *, hit: str, is_over: bool) -> Plan:
     """The plan with what stopped its search: a time limit also where the gap is met, since another
     machine may come to another plan.
     """
     met = plan.gap <= problem.plan_policy.gap_limit
-    return replace(plan, hit_limit=hit if is_cut or not met else "")
+    return replace(plan, hit_limit=hit if is_over or not met else "")
 
 
 def _part_of_the_limit(problem: Problem, clock: Clock | None) -> Callable[[], float]:
