@@ -39,14 +39,17 @@ re-planned in 3 s, they took the plan from $5 412 to 4 787/h.
 """
 
 
-def build(search: Search, *, effort: Effort, is_late: Callable[[], bool]) -> None:
+def build(search: Search, *, effort: Effort, is_late: Callable[[], bool]) -> bool:
     """Place every class that is not served yet; greedily whoever comes after `is_late`, which is to
     be before the search's own end: to rescue the dearest of them takes little time and saves most.
+    Whether it came to that.
     """
     _by_narrowness(replace(search, is_over=is_late), effort)
-    if is_late():
+    was_late = is_late()
+    if was_late:
         fill(search.ledger, search.prices, worth=search.worth)
     rescue(search, effort=effort)
+    return was_late
 
 
 def _by_narrowness(search: Search, effort: Effort) -> None:

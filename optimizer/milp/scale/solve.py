@@ -116,6 +116,7 @@ def solve_at_scale(
     relaxation, converged = _priced(
         frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
+    was_cut = spent() >= _PRICES_PART
     point, bound = converged.point, converged.bound_usd_per_h
     worth = point.group[point.replicas > _SLIVER]
     search = begin(frame, point.prices, point.arcs, worth=worth, workers=hands, is_over=is_over)
@@ -124,7 +125,7 @@ def solve_at_scale(
         take_up(search, start)
     built = spent() + _BUILD_PART * (searched - spent())
     effort = Effort(sites=_SITES, gap=gap_limit / 4, nodes=1)
-    build(search, effort=effort, is_late=lambda: spent() >= built)
+    was_cut |= build(search, effort=effort, is_late=lambda: spent() >= built)
 
     def in_whole() -> float:
         return _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
@@ -137,7 +138,8 @@ def solve_at_scale(
     # a solver that proves more than a plan costs has erred: such a bound counts for nothing
     most = ledger.cost_usd_per_h() * (1 + _ROUNDING)
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
-    return _judged(problem, ledger, bound=bound, method=method, is_over=is_over())
+    was_cut |= is_over()
+    return _judged(problem, ledger, bound=bound, method=method, was_cut=was_cut)
 
 
 def _priced(
@@ -222,9 +224,9 @@ def _search(
 
 
 def _judged(
-    problem: Problem, ledger: Ledger, *, bound: float, method: str, is_over: bool
+    problem: Problem, ledger: Ledger, *, bound: float, method: str, was_cut: bool
 ) -> Outcome:
-    hit = "time_limit_s" if is_over else "passes"
+    hit = "time_limit_s" if was_cut else "passes"
     plan = plan_of(ledger, bound_usd_per_h=bound, method=method)
     reach = Reach(problem)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
@@ -233,7 +235,7 @@ def _judged(
     if violations:
         told = certified(reach, plan)
         violations = check_plan(problem, told)
-    plan = _named(told, problem, hit=hit, is_over=is_over)
+    plan = _named(told, problem, hit=hit, was_cut=was_cut)
     if violations:
         named = "; ".join(v.message() for v in violations[:5])
         return Outcome(
@@ -255,12 +257,12 @@ def _judged(
     )
 
 
-def _named(plan: Plan, problem: Problem, *, hit: str, is_over: bool) -> Plan:
+def _named(plan: Plan, problem: Problem, *, hit: str, was_cut: bool) -> Plan:
     """The plan with what stopped its search: a time limit also where the gap is met, since another
     machine may come to another plan.
     """
     met = plan.gap <= problem.plan_policy.gap_limit
-    return replace(plan, hit_limit=hit if is_over or not met else "")
+    return replace(plan, hit_limit=hit if was_cut or not met else "")
 
 
 def _part_of_the_limit(problem: Problem, clock: Clock | None) -> Callable[[], float]:

@@ -129,6 +129,28 @@ class LateClock:
         self._now_ms += duration_ms
 
 
+class HaltedClock(LateClock):
+    """A clock that stands still but for one leap, of 0.4 of the time limit, after two readings."""
+
+    def __init__(self, limit_s: float) -> None:
+        super().__init__()
+        self._left, self._leap_ms = 2, round(400 * limit_s)
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds."""
+        self._left -= 1
+        return 0 if self._left >= 0 else self._leap_ms
+
+
+@settings(max_examples=5, deadline=None, derandomize=True)
+@given(rich_problems())
+def test_a_plan_says_that_time_cut_the_prices_also_where_the_search_ended(problem: Problem) -> None:
+    problem = plain(problem)
+    found = solve_at_scale(problem, clock=HaltedClock(problem.plan_policy.time_limit_s))
+    assert found.plan is not None
+    assert found.plan.hit_limit == "time_limit_s"
+
+
 @settings(max_examples=5, deadline=None, derandomize=True)
 @given(rich_problems())
 def test_out_of_time_there_is_a_plan_that_says_so(problem: Problem) -> None:
