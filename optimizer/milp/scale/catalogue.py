@@ -108,16 +108,26 @@ def cheapest_sites(
     """Mask of the cheapest arc of each class at each of its `count` cheapest sites (ties: the
     earlier group); none at an infinite price.
     """
-    sites = len(frame.budget_kw)
-    key = arcs.row * sites + frame.site[arcs.group]
-    least = np.full(len(arcs.classes) * sites, np.inf)
-    np.minimum.at(least, key, price)
-    nth = min(count, sites) - 1
-    last = np.partition(least.reshape(-1, sites), nth)[:, nth]
-    found = np.flatnonzero((price <= least[key]) & (price <= last[arcs.row]) & np.isfinite(price))
-    found = found[np.unique(key[found], return_index=True)[1]]
-    found = found[np.lexsort((found, price[found], arcs.row[found]))]
-    row = arcs.row[found]
+    shape = len(arcs.classes), len(frame.budget_kw)
     best = np.zeros(arcs.count, dtype=np.bool_)
-    best[found[np.arange(len(row)) - np.searchsorted(row, row) < count]] = True
+    best[best_of_sites(arcs.row, frame.site[arcs.group], price, shape=shape, count=count)] = True
+    return best
+
+
+def best_of_sites(
+    row: Positions, site: Positions, price: Floats, *, shape: tuple[int, int], count: int
+) -> Positions:
+    """Where the cheapest of each row stands at each of its `count` cheapest sites (ties: the first);
+    `shape` is how many rows and sites there are. None at an infinite price.
+    """
+    key = row * shape[1] + site
+    least = np.full(shape[0] * shape[1], np.inf)
+    np.minimum.at(least, key, price)
+    nth = min(count, shape[1]) - 1
+    last = np.partition(least.reshape(shape), nth)[:, nth]
+    found = np.flatnonzero((price <= least[key]) & (price <= last[row]) & np.isfinite(price))
+    found = found[np.unique(key[found], return_index=True)[1]]
+    found = found[np.lexsort((found, price[found], row[found]))]
+    ranked = row[found]
+    best: Positions = found[np.arange(len(ranked)) - np.searchsorted(ranked, ranked) < count]
     return best

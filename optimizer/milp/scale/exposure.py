@@ -14,7 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, next_ingress_arcs
+from optimizer.milp.scale.catalogue import (
+    ComponentArcs,
+    best_of_sites,
+    component_arcs,
+    next_ingress_arcs,
+)
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.tables import Floats
 
@@ -146,18 +151,9 @@ class Exposure:
         lot = np.flatnonzero(self.entries.rank >= self.own)
         rank, group = self.entries.rank[lot] - self.own, self.entries.group[lot]
         price = work_price[group] * self.frame.rateable[group] / self.entries.fill[lot]
-        site = self.frame.site[group]
-        least = np.full((self.own, len(self.frame.budget_kw)), np.inf)
-        np.minimum.at(least, (rank, site), price)
-        nth = min(count, least.shape[1]) - 1
-        last = np.partition(least, nth)[:, nth]
-        best = np.flatnonzero((price == least[rank, site]) & (price <= last[rank]))
-        key = rank[best] * least.shape[1] + site[best]
-        best = best[np.lexsort((group[best], key))]
-        best = best[np.unique(np.sort(key), return_index=True)[1]]
-        best = best[np.lexsort((group[best], price[best], rank[best]))]
-        place = np.arange(len(best)) - np.searchsorted(rank[best], rank[best])
-        found: Positions = np.unique(group[best[place < count]])
+        shape = self.own, len(self.frame.budget_kw)
+        best = best_of_sites(rank, self.frame.site[group], price, shape=shape, count=count)
+        found: Positions = np.unique(group[best])
         return found
 
     def ranks_at(self, classes: Positions, site: int) -> Positions:

@@ -308,7 +308,7 @@ def dive(lp: Any, *, whole: NDArray[np.intp], is_over: Callable[[], bool]) -> Fl
         return bool(highs.getModelStatus() == highspy.HighsModelStatus.kOptimal)
 
     for _ in range(_DIVES):
-        if highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
+        if is_over() or highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             break
         values = np.array(highs.getSolution().col_value)
         floor = np.floor(values[whole] + _WHOLE)
