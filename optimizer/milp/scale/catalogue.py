@@ -117,8 +117,8 @@ def cheapest_sites(
 def best_of_sites(
     row: Positions, site: Positions, price: Floats, *, shape: tuple[int, int], count: int
 ) -> Positions:
-    """Where the cheapest of each row stands at each of its `count` cheapest sites (ties: the first);
-    `shape` is how many rows and sites there are. None at an infinite price.
+    """Where the cheapest of each row stands at each of its `count` cheapest sites (ties: the
+    first); `shape` is how many rows and sites there are. None at an infinite price.
     """
     key = row * shape[1] + site
     least = np.full(shape[0] * shape[1], np.inf)
