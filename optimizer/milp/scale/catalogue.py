@@ -80,16 +80,28 @@ def _swept(frame: Frame, sweep: Sweep, classes: Positions) -> ComponentArcs:
     )
 
 
+def transfer(frame: Frame, arcs: ComponentArcs) -> Floats:
+    """USD/h of a whole class's transfer over each arc, with its worth in a tenant's budget."""
+    if not frame.cap_prices.budget.any():
+        return arcs.network_usd_per_h
+    return frame.toll_usd_per_h(
+        arcs.classes[arcs.row],
+        arcs.group,
+        busy=arcs.busy,
+        network_usd_per_h=arcs.network_usd_per_h,
+    )
+
+
 def full_price(frame: Frame, arcs: ComponentArcs, work_price: Floats) -> Floats:
     """USD/h of a whole class over each arc on perfectly filled replicas, at a price of work."""
-    priced: Floats = arcs.network_usd_per_h + arcs.busy * work_price[arcs.group]
+    priced: Floats = transfer(frame, arcs) + arcs.busy * work_price[arcs.group]
     return priced
 
 
 def flow_price(frame: Frame, arcs: ComponentArcs, prices: Prices) -> Floats:
     """USD/h of a whole class over each arc on replicas that stand anyway: transfer, busy power."""
     energy = (frame.busy_kw * prices.energy[frame.site])[arcs.group]
-    priced: Floats = arcs.network_usd_per_h + arcs.busy * energy
+    priced: Floats = transfer(frame, arcs) + arcs.busy * energy
     return priced
 
 

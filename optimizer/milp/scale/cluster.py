@@ -19,10 +19,13 @@ from optimizer.milp.scale.catalogue import (
     component_arcs,
     flow_price,
     full_price,
+    transfer,
 )
 from optimizer.milp.scale.component import Kernel
+from optimizer.milp.scale.component_caps import cap, mix
 from optimizer.milp.scale.frame import Frame, Positions, PriceList
 from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.mixes import for_mixes, mixed
 
 _INSIDE = 32
 _OUTSIDE = 4
@@ -66,13 +69,15 @@ def rearrange(
     made = Kernel(
         frame,
         few,
-        few.network_usd_per_h,
+        transfer(frame, few),
         group=group,
         shed_usd_per_h=frame.shed_usd_per_h[classes],
         base=base,
     )
     made.stand(ledger.replicas[group], fixed=~free[group], grows=early)
     made.within(left)
+    cap(made, ledger, left)
+    mix(made)
     made.cover()
     shed = ledger.shed_part
     rows = made.survive_with(
@@ -127,7 +132,8 @@ def _choose(
     prices: PriceList,
 ) -> NDArray[np.bool_]:
     """The used arcs, each class's cheapest to groups that are free here, on replicas that stand
-    anyway and on its own, and the cheapest few to others standing.
+    anyway and on its own, and the cheapest few to others standing; for what a class asks of its mix
+    the cheapest at several sites, and of those that help its means.
     """
     usable = arcs.busy > _USELESS
     inside = free[arcs.group] & usable
@@ -137,6 +143,8 @@ def _choose(
     kept = outside & cheapest(arcs, np.where(outside, flow, np.inf), _OUTSIDE)
     for price in (flow, full):
         kept |= inside & cheapest(arcs, np.where(inside, price, np.inf), _INSIDE)
+    if mixed(frame)[arcs.classes].any():
+        kept |= for_mixes(frame, arcs, np.where(inside | outside, full, np.inf))
     flows = ledger.flows_of(arcs.classes)
     here = np.searchsorted(arcs.classes, flows.cls) * frame.groups + flows.group
     return kept | (np.isin(arcs.row * frame.groups + arcs.group, here) & usable)

@@ -36,7 +36,9 @@ def _protected(frame: Frame, arcs: ComponentArcs) -> Floats:
 
 
 class Kernel:
-    """Columns: part of a class on each arc, shed, replicas, replicas that run already, supplies."""
+    """Columns: part of a class on each arc, shed, replicas (`first_replica`), replicas that run
+    already, supplies (`first_supply`) of the sites `supplied`. Rows may be added to `rows`.
+    """
 
     def __init__(
         self,
@@ -55,18 +57,19 @@ class Kernel:
         self._classes, self._groups = len(arcs.classes), len(self.group)
         self.first_replica = arcs.count + self._classes
         self._running = np.minimum(frame.running[self.group], frame.most[self.group])
-        self._first_supply = self.first_replica + 2 * self._groups
+        self.first_supply = self.first_replica + 2 * self._groups
         self._extra_price: Floats = np.zeros(0)
         self._supply_price: Floats = np.zeros(0)
         self._supply_kw: Floats = np.zeros(0)
+        self.supplied: Positions = np.zeros(0, dtype=np.intp)
         work = np.bincount(self.place, arcs.busy, self._groups) + base
         useful = np.ceil(work / frame.rateable[self.group] - 1e-9)
         spare = np.bincount(self.place, _protected(frame, arcs), self._groups) > 0
         self._most = np.minimum(frame.most[self.group], useful + spare)
-        self._least = np.zeros(self._groups)
+        self._least = frame.least[group]
         none = np.zeros(0, dtype=np.intp)
         self._shelters = none, none, none, none
-        self._rows = lp.RowBuilder()
+        self.rows = lp.RowBuilder()
         self._own_rows()
 
     def _own_rows(self) -> None:
@@ -77,20 +80,20 @@ class Kernel:
         rateable = self.frame.rateable[self.group]
         ones = np.ones(arcs.count)
         served = [(arcs.row, at, ones), (classes, arcs.count + classes, np.ones(self._classes))]
-        self._rows.block(1.0, 1.0, entries=served, count=self._classes)
+        self.rows.block(1.0, 1.0, entries=served, count=self._classes)
         busy = [(self.place, at, arcs.busy), (group, replica, -rateable)]
-        self._rows.block(-lp.INF, -self._base, entries=busy, count=self._groups)
+        self.rows.block(-lp.INF, -self._base, entries=busy, count=self._groups)
         kept = np.flatnonzero(self._running > 0)
         each, one = np.arange(len(kept)), np.ones(len(kept))
         stands = [(each, replica[kept] + self._groups, one), (each, replica[kept], -one)]
-        self._rows.block(-lp.INF, 0.0, entries=stands, count=len(kept))
+        self.rows.block(-lp.INF, 0.0, entries=stands, count=len(kept))
 
     def stand(self, replicas: Floats, *, fixed: NDArray[np.bool_], grows: bool) -> None:
         """Keep the replicas of some groups as they are; if the plan only `grows`, of the others at
         least those that stand.
         """
         self._most = np.where(fixed, replicas, np.maximum(self._most, replicas))
-        self._least = replicas if grows else np.where(fixed, replicas, 0.0)
+        self._least = replicas if grows else np.where(fixed, replicas, self._least)
 
     def cover(self) -> None:
         """``sum_r min(1, rateable_r / busy_dr) n_r + shed_d >= 1``, where that says more than the
@@ -107,7 +110,7 @@ class Kernel:
             (rank[arcs.row[at]], self.first_replica + self.place[at], part[at]),
             (np.arange(len(says)), arcs.count + says, np.ones(len(says))),
         ]
-        self._rows.block(1.0, lp.INF, entries=entries, count=len(says))
+        self.rows.block(1.0, lp.INF, entries=entries, count=len(says))
 
     def survive_with(
         self,
@@ -158,11 +161,11 @@ class Kernel:
         frame, replica = self.frame, self.first_replica + place
         ranks, row = np.unique(entries.rank, return_inverse=True)
         rank_of, site_of = np.nonzero(short > _EXPOSED)
-        column = self._first_supply + len(self._supply_kw) + len(self._extra_price)
+        column = self.first_supply + len(self._supply_kw) + len(self._extra_price)
         total = column + len(rank_of)
         some, each = np.arange(len(ranks)), np.arange(len(rank_of))
         sums = [(row, replica, -entries.cover), (some, total + some, np.ones(len(some)))]
-        self._rows.block(-lp.INF, 0.0, entries=sums, count=len(ranks))
+        self.rows.block(-lp.INF, 0.0, entries=sums, count=len(ranks))
         # what all sites cover less what the lost one does: far fewer entries than what is left
         key = rank_of * len(frame.budget_kw) + site_of
         entry_key = row * len(frame.budget_kw) + frame.site[entries.group]
@@ -177,7 +180,7 @@ class Kernel:
             (each, column + each, np.ones(len(each))),
             (mine, self.arcs.count + own[mine], np.ones(len(mine))),
         ]
-        self._rows.block(short[rank_of, site_of], lp.INF, entries=rows, count=len(each))
+        self.rows.block(short[rank_of, site_of], lp.INF, entries=rows, count=len(each))
         price = exposure.price[ranks[rank_of]]
         self._extra_price = np.concatenate([self._extra_price, price, np.zeros(len(ranks))])
         self._shelters = (column + each, rank_of, row, place)
@@ -238,7 +241,7 @@ class Kernel:
                 continue
             key = (cut.site, int(cut.ranks[0]))
             if key not in extra:
-                extra[key] = self._first_supply + len(self._supply_kw) + len(self._extra_price)
+                extra[key] = self.first_supply + len(self._supply_kw) + len(self._extra_price)
                 self._extra_price = np.append(self._extra_price, 1.0)
             kernel = np.searchsorted(self.arcs.classes, classes[own])
             alone = np.flatnonzero((of_site == cut.site) & np.isin(of_rank, cut.ranks))
@@ -251,7 +254,7 @@ class Kernel:
                 (np.zeros_like(at), self.first_replica + at, cut.per_replica[inside]),
                 (np.zeros_like(kernel), self.arcs.count + kernel, cut.demand[own]),
             ]
-            self._rows.block(float(need), lp.INF, entries=entries, count=1)
+            self.rows.block(float(need), lp.INF, entries=entries, count=1)
 
     def within(self, others: Use) -> None:
         """Hard shared limits: pools, budgets, and supplies beyond what others draw."""
@@ -260,12 +263,12 @@ class Kernel:
         pools, pool = np.unique(frame.pool[group], return_inverse=True)
         taken = [(pool, replica, frame.accelerators[group])]
         left = np.maximum(0.0, (frame.pool_count - others.accelerators)[pools])
-        self._rows.block(-lp.INF, left, entries=taken, count=len(pools))
+        self.rows.block(-lp.INF, left, entries=taken, count=len(pools))
         room = left[pool] / frame.accelerators[group]
         sites, site = np.unique(frame.site[group], return_inverse=True)
         possible = [(site, replica, frame.possible_kw[group])]
         left = np.maximum(0.0, (frame.budget_kw - others.possible_kw)[sites])
-        self._rows.block(-lp.INF, left, entries=possible, count=len(sites))
+        self.rows.block(-lp.INF, left, entries=possible, count=len(sites))
         room_kw = left[site] / np.maximum(frame.possible_kw[group], 1e-12)
         most = np.minimum(room, room_kw)
         # a relaxation that may not use part of a replica's room comes closer to whole replicas
@@ -275,9 +278,10 @@ class Kernel:
         left = np.clip(
             before + limit - np.maximum(before, others.drawn_kw[sites, None]), 0.0, limit
         )
+        self.supplied = sites
         self._supply_kw = left.ravel()
         self._supply_price = frame.stack.usd_per_kwh[sites].ravel()
-        supply = self._first_supply + np.arange(left.size)
+        supply = self.first_supply + np.arange(left.size)
         supply_site = np.repeat(np.arange(len(sites)), limit.shape[1])
         busy_kw = self.arcs.busy * frame.busy_kw[self.arcs.group]
         draw = [
@@ -285,7 +289,7 @@ class Kernel:
             (site[self.place], np.arange(self.arcs.count), busy_kw),
             (supply_site, supply, np.full(left.size, -1.0)),
         ]
-        self._rows.block(0.0, 0.0, entries=draw, count=len(sites))
+        self.rows.block(0.0, 0.0, entries=draw, count=len(sites))
 
     def solve(
         self,
@@ -347,7 +351,7 @@ class Kernel:
             cost=np.concatenate([*parts, self._extra_price]),
             upper=np.concatenate([ones, most, self._running, self._supply_kw, lacking]),
             lower=np.concatenate([none, least, rest]),
-            rows=self._rows.rows(),
+            rows=self.rows.rows(),
             whole=self.first_replica + np.arange(self._groups) if whole else None,
         )
 

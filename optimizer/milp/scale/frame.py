@@ -7,11 +7,13 @@ those prices. Which prices are good is `ascent`'s and `price_lp`'s question.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.constraints_mix import G_PER_KG
+from optimizer.milp.scale.caps import CapPrices, Caps, fewest, of_bound, take_caps
 from optimizer.sweep import Sweep
 from optimizer.tables import NOWHERE, Floats, Tables
 from optimizer.tabulate_classes import at_next_ingress
@@ -33,13 +35,20 @@ class Prices:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Stack:
-    """Each site's supplies, cheapest first, padded with empty ones.
+    """Each site's supplies in the order they are taken, padded with empty ones.
 
-    `limit_kw[site, rank]` and `usd_per_kwh[site, rank]` (energy and carbon).
+    `limit_kw[site, rank]`, `usd_per_kwh[site, rank]` (energy and carbon, what the cap on carbon is
+    worth included), `kg_per_kwh[site, rank]` emitted.
     """
 
     limit_kw: NDArray[np.float64]
     usd_per_kwh: NDArray[np.float64]
+    kg_per_kwh: NDArray[np.float64]
+
+    def taken_kw(self, draw_kw: Floats) -> NDArray[np.float64]:
+        """What each supply gives to draws by site, the first first."""
+        before = np.cumsum(self.limit_kw, axis=1) - self.limit_kw
+        return np.clip(draw_kw[:, None] - before, 0.0, self.limit_kw)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,9 +66,10 @@ class Frame:
 
     Per group: `pool`, `site`, `accelerators`, `rateable` (ceiling x availability: busy replicas one
     replica may carry), `fixed_usd_per_h` (hardware and risk of one replica), `start_usd_per_h`,
-    `most` and `running` replicas. Per class: `rate`, `shed_usd_per_h` (whole class unserved).
+    `most`, `least` and `running` replicas. Per class: `rate`, `shed_usd_per_h` (if unserved).
     `ingress` is the site a class enters at (NOWHERE: none), `next_sweep` sweeps as if each class
-    had lost its own. `components` lists the class positions of each component.
+    had lost its own. `components` lists the class positions of each component. `caps` are limits
+    over the fleet, `cap_prices` what they are worth; the stack and `toll_usd_per_h` know them.
     """
 
     tables: Tables
@@ -77,17 +87,49 @@ class Frame:
     start_usd_per_h: Floats
     running: Floats
     most: Floats
+    least: Floats
     pool_count: Floats
     budget_kw: Floats
     stack: Stack
     rate: Floats
     shed_usd_per_h: Floats
     components: tuple[Positions, ...]
+    caps: Caps
+    cap_prices: CapPrices
 
     @property
     def groups(self) -> int:
         """How many replica groups."""
         return len(self.pool)
+
+    @property
+    def given_back_usd_per_h(self) -> float:
+        """What a bound at the caps' prices proves too much."""
+        return self.caps.given_back_usd_per_h(self.cap_prices)
+
+    def at_cap_prices(self, prices: CapPrices) -> Frame:
+        """The same where emission and what tenants are charged cost that much more."""
+        usd_per_kg = prices.carbon_usd_per_kg
+        stack = _stack(self.tables, usd_per_kg=usd_per_kg, order_usd_per_kg=usd_per_kg)
+        return replace(self, stack=stack, cap_prices=prices)
+
+    def without_cap_prices(self) -> Frame:
+        """The same where neither costs more, but power is taken as if emission still did."""
+        order_usd_per_kg = self.cap_prices.carbon_usd_per_kg
+        stack = _stack(self.tables, usd_per_kg=0.0, order_usd_per_kg=order_usd_per_kg)
+        return replace(self, stack=stack, cap_prices=self.caps.no_prices())
+
+    def toll_usd_per_h(
+        self, cls: Positions, group: Positions, *, busy: Floats, network_usd_per_h: Floats
+    ) -> Floats:
+        """Transfer of some classes' traffic, and what it costs its tenants' budgets at prices."""
+        if not self.cap_prices.budget.any():
+            return network_usd_per_h
+        rank = self.caps.tenant[cls]
+        worth = np.where(rank == NOWHERE, 0.0, self.cap_prices.budget[rank])
+        charged = network_usd_per_h + self.caps.charged_usd_per_h[group] * busy
+        toll: Floats = network_usd_per_h + worth * charged
+        return toll
 
     def replica_price(self, prices: Prices) -> Floats:
         """USD/h of one replica at prices, idle, start included unless one runs (lower bound)."""
@@ -129,9 +171,30 @@ class Frame:
 
     def energy_usd_per_h(self, draw_kw: Floats) -> float:
         """Price of the mean draw of all sites (kW), each covered cheapest supply first."""
-        before = np.cumsum(self.stack.limit_kw, axis=1) - self.stack.limit_kw
-        taken = np.clip(draw_kw[:, None] - before, 0.0, self.stack.limit_kw)
-        return float((taken * self.stack.usd_per_kwh).sum())
+        return float((self.stack.taken_kw(draw_kw) * self.stack.usd_per_kwh).sum())
+
+    def emitted_kg_per_h(self, draw_kw: Floats) -> float:
+        """What the mean draw of all sites (kW) emits, covered as it is priced."""
+        return float((self.stack.taken_kw(draw_kw) * self.stack.kg_per_kwh).sum())
+
+
+def with_floors(frame: Frame, prices: Prices) -> Frame:
+    """The frame with replicas that have to stand: what runs first, then the cheapest at prices, as
+    far as there is room.
+    """
+    tables, least = frame.tables, np.zeros(frame.groups)
+    price = frame.replica_price(prices)
+    left, left_kw = frame.pool_count.copy(), frame.budget_kw.copy()
+    for (site_id, variant_id), wanted in sorted(fewest(tables).items()):
+        groups = of_bound(tables, site_id, variant_id)
+        for at in groups[np.lexsort((groups, price[groups], -frame.running[groups]))].tolist():
+            room = left[frame.pool[at]] / frame.accelerators[at]
+            room_kw = left_kw[frame.site[at]] / max(float(frame.possible_kw[at]), 1e-12)
+            most = min(frame.most[at], np.floor(room + 1e-9), np.floor(room_kw + 1e-9))
+            least[at] = min(most, wanted - least[groups].sum())
+            left[frame.pool[at]] -= least[at] * frame.accelerators[at]
+            left_kw[frame.site[at]] -= least[at] * frame.possible_kw[at]
+    return replace(frame, least=least)
 
 
 def take_frame(tables: Tables) -> Frame:
@@ -140,6 +203,9 @@ def take_frame(tables: Tables) -> Frame:
     most = np.where(groups.fits, groups.room, 0)
     site = groups.site.astype(np.intp)
     most = np.where(tables.sites.cordoned[site], np.minimum(most, groups.running), most)
+    caps = take_caps(tables)
+    capped = caps.bound != NOWHERE
+    most[capped] = np.minimum(most[capped], caps.bound_most[caps.bound[capped]])
     return Frame(
         tables=tables,
         sweep=Sweep(tables),
@@ -156,12 +222,15 @@ def take_frame(tables: Tables) -> Frame:
         start_usd_per_h=groups.start_usd_per_h,
         running=groups.running.astype(np.float64),
         most=most.astype(np.float64),
+        least=np.zeros(len(most)),
         pool_count=tables.pools.count.astype(np.float64),
         budget_kw=tables.sites.budget_w / W_PER_KW,
-        stack=_stack(tables),
+        stack=_stack(tables, usd_per_kg=0.0, order_usd_per_kg=0.0),
         rate=classes.rate_rps,
         shed_usd_per_h=classes.shed_usd_per_h_per_rps * classes.rate_rps,
         components=_components(tables),
+        caps=caps,
+        cap_prices=caps.no_prices(),
     )
 
 
@@ -172,17 +241,23 @@ def _ingress(tables: Tables) -> Positions:
     return found
 
 
-def _stack(tables: Tables) -> Stack:
+def _stack(tables: Tables, *, usd_per_kg: float, order_usd_per_kg: float) -> Stack:
+    """Supplies that cost `usd_per_kg` beyond their price, in the order of costing another."""
     supplies = tables.supplies
-    price = supplies.usd_per_kwh + supplies.carbon_usd_per_kwh
-    order = np.lexsort((np.arange(len(price)), price, supplies.site))
+    kg_per_kwh = supplies.carbon_g_per_kwh / G_PER_KG
+    own = supplies.usd_per_kwh + supplies.carbon_usd_per_kwh
+    price = own + usd_per_kg * kg_per_kwh
+    order = np.lexsort((np.arange(len(price)), own + order_usd_per_kg * kg_per_kwh, supplies.site))
     site = supplies.site[order].astype(np.intp)
     rank = np.arange(len(order)) - np.searchsorted(site, site)
     shape = (len(tables.sites.ids), int(rank.max()) + 1)
-    limit_kw, usd_per_kwh = np.zeros(shape), np.full(shape, -np.inf)
+    limit_kw, usd_per_kwh, emits = np.zeros(shape), np.full(shape, -np.inf), np.zeros(shape)
     limit_kw[site, rank] = supplies.limit_kw[order]
     usd_per_kwh[site, rank] = price[order]
-    return Stack(limit_kw=limit_kw, usd_per_kwh=np.maximum.accumulate(usd_per_kwh, axis=1))
+    emits[site, rank] = kg_per_kwh[order]
+    dearest = usd_per_kwh.max(axis=1, keepdims=True)
+    filled = np.where(np.isneginf(usd_per_kwh), dearest, usd_per_kwh)
+    return Stack(limit_kw=limit_kw, usd_per_kwh=filled, kg_per_kwh=emits)
 
 
 def _components(tables: Tables) -> tuple[Positions, ...]:

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from optimizer.milp.scale.catalogue import ComponentArcs
 from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.tables import Floats
+from optimizer.tables import NOWHERE, Floats
+
+_SLACK = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,6 +41,16 @@ class Flows:
             part=self.part[kept],
             busy=self.busy[kept],
             usd_per_h=self.usd_per_h[kept],
+        )
+
+    def times(self, part: Floats | float) -> Flows:
+        """So much of every flow."""
+        return Flows(
+            cls=self.cls,
+            group=self.group,
+            part=self.part * part,
+            busy=self.busy * part,
+            usd_per_h=self.usd_per_h * part,
         )
 
 
@@ -77,11 +89,15 @@ class Change:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Use:
-    """Taken of the shared limits: accelerators by pool, possible kW and drawn kW by site."""
+    """Taken of the shared limits: accelerators by pool, possible kW and drawn kW by site, what
+    counts in each tenant's budget, replicas under each cap.
+    """
 
     accelerators: Floats
     possible_kw: Floats
     drawn_kw: Floats
+    charged_usd_per_h: Floats
+    capped: Floats
 
     def plus(self, other: Use, *, times: float = 1.0) -> Use:
         """The sum of two, the other `times` over."""
@@ -89,18 +105,40 @@ class Use:
             accelerators=self.accelerators + times * other.accelerators,
             possible_kw=self.possible_kw + times * other.possible_kw,
             drawn_kw=self.drawn_kw + times * other.drawn_kw,
+            charged_usd_per_h=self.charged_usd_per_h + times * other.charged_usd_per_h,
+            capped=self.capped + times * other.capped,
         )
 
 
-def use_of(frame: Frame, group: Positions, replicas: Floats, busy: Floats) -> Use:
-    """What replicas and busy replicas of some groups take (a group may occur twice)."""
-    pools, sites = len(frame.pool_count), len(frame.budget_kw)
-    site = frame.site[group]
-    drawn = replicas * frame.idle_kw[group] + busy * frame.busy_kw[group]
+def standing(frame: Frame, group: Positions, replicas: Floats) -> Use:
+    """What replicas of some groups take (a group may occur twice)."""
+    caps, sites, site = frame.caps, len(frame.budget_kw), frame.site[group]
+    capped = np.flatnonzero(caps.bound[group] != NOWHERE)
+    rank = caps.bound[group[capped]]
+    pools = len(frame.pool_count)
     return Use(
         accelerators=_sums(frame.pool[group], replicas * frame.accelerators[group], pools),
         possible_kw=_sums(site, replicas * frame.possible_kw[group], sites),
-        drawn_kw=_sums(site, drawn, sites),
+        drawn_kw=_sums(site, replicas * frame.idle_kw[group], sites),
+        charged_usd_per_h=np.zeros(len(caps.budget_usd_per_h)),
+        capped=_sums(rank, replicas[capped], len(caps.bound_most)),
+    )
+
+
+def flowing(frame: Frame, flows: Flows) -> Use:
+    """What traffic takes over replicas that stand."""
+    caps, sites = frame.caps, len(frame.budget_kw)
+    tenant = caps.tenant[flows.cls]
+    mine = np.flatnonzero(tenant != NOWHERE)
+    charged = flows.usd_per_h[mine]
+    charged = charged + caps.charged_usd_per_h[flows.group[mine]] * flows.busy[mine]
+    drawn = flows.busy * frame.busy_kw[flows.group]
+    return Use(
+        accelerators=np.zeros(len(frame.pool_count)),
+        possible_kw=np.zeros(sites),
+        drawn_kw=_sums(frame.site[flows.group], drawn, sites),
+        charged_usd_per_h=_sums(tenant[mine], charged, len(caps.budget_usd_per_h)),
+        capped=np.zeros(len(caps.bound_most)),
     )
 
 
@@ -117,7 +155,10 @@ def _sums(position: Positions, value: Floats, count: int) -> Floats:
 
 
 class Ledger:
-    """The plan being built. Its cost counts what is exposed to the loss of a site."""
+    """The plan being built. Its cost counts what is exposed to the loss of a site, and what
+    emission and charges are worth at the caps' prices. `moved` is how many replicas start or stop.
+    Unless `caps_hold`, emission and charges cost their price and have no limit.
+    """
 
     def __init__(self, frame: Frame) -> None:
         self.frame = frame
@@ -127,11 +168,10 @@ class Ledger:
         none, empty = np.zeros(0), np.zeros(0, dtype=np.intp)
         self._no_flows = Flows(cls=empty, group=empty, part=none, busy=none, usd_per_h=none)
         self._flows: dict[int, Flows] = {}
-        self._network, self._hardware = 0.0, 0.0
-        pools, sites = len(frame.pool_count), len(frame.budget_kw)
-        self.used = Use(
-            accelerators=np.zeros(pools), possible_kw=np.zeros(sites), drawn_kw=np.zeros(sites)
-        )
+        self._transfer, self._hardware = 0.0, 0.0
+        self.moved = float(frame.running.sum())
+        self.caps_hold = True
+        self.used = flowing(frame, self._no_flows)
         self.exposure = Exposure(frame)
 
     def flows_of(self, classes: Positions) -> Flows:
@@ -148,10 +188,7 @@ class Ledger:
         busy replicas on those groups.
         """
         freed = self.flows_of(classes)
-        flowing = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
-        nothing = np.zeros(len(group))
-        standing = use_of(self.frame, group, self.replicas[group], nothing)
-        own = flowing.plus(standing)
+        own = flowing(self.frame, freed).plus(standing(self.frame, group, self.replicas[group]))
         left = self.used.plus(own, times=-1.0)
         base = self.busy[group] - _sums_at(group, freed.group, freed.busy)
         return left, np.where(base > 1e-9, base, 0.0)
@@ -159,22 +196,26 @@ class Ledger:
     def with_change(self, change: Change) -> tuple[Use, float]:
         """What would be taken and what all would cost (USD/h) with a change."""
         freed, used = self.flows_of(change.classes), self._used_with(change)
-        network = self._network - float(freed.usd_per_h.sum())
-        network += float(change.flows.usd_per_h.sum())
+        transfer = self._transfer - self._toll(freed) + self._toll(change.flows)
         shed = self.shed_part.copy()
         shed[change.classes] = _unserved(change)
         more = change.replicas - self.replicas[change.group]
         exposed = self.exposure.after_usd_per_h(change.group, more, shed=shed)
         hardware = self._hardware + self._more_hardware(change)
-        return used, self._cost(hardware, shed, used, network) + exposed
+        return used, self._cost(hardware, shed, used, transfer) + exposed
 
     def _used_with(self, change: Change) -> Use:
-        freed, flows = self.flows_of(change.classes), change.flows
-        was = use_of(self.frame, freed.group, np.zeros(len(freed.group)), freed.busy)
-        becomes = use_of(self.frame, flows.group, np.zeros(len(flows.group)), flows.busy)
+        was = flowing(self.frame, self.flows_of(change.classes))
+        becomes = flowing(self.frame, change.flows)
         more = change.replicas - self.replicas[change.group]
-        standing = use_of(self.frame, change.group, more, np.zeros(len(more)))
-        return self.used.plus(was, times=-1.0).plus(becomes).plus(standing)
+        stands = standing(self.frame, change.group, more)
+        return self.used.plus(was, times=-1.0).plus(becomes).plus(stands)
+
+    def _toll(self, flows: Flows) -> float:
+        toll = self.frame.toll_usd_per_h(
+            flows.cls, flows.group, busy=flows.busy, network_usd_per_h=flows.usd_per_h
+        )
+        return float(toll.sum())
 
     def _more_hardware(self, change: Change) -> float:
         """What a change adds to the price of replicas and starts (USD/h)."""
@@ -188,7 +229,49 @@ class Ledger:
 
     def fits(self, change: Change) -> bool:
         """Whether a change keeps the limits and rated work of its groups."""
-        return not self.lacking(change).any()
+        return not self.lacking(change).any() and self.keeps_caps(change)
+
+    def keeps_caps(self, change: Change) -> bool:
+        """Whether a change keeps the limits over the whole fleet, or mends those broken now."""
+        frame, used, caps = self.frame, self._used_with(change), self.frame.caps
+        if (used.charged_usd_per_h > self.most_charged_usd_per_h() + _SLACK).any():
+            return False
+        if (used.capped > np.maximum(caps.bound_most, self.used.capped) + _SLACK).any():
+            return False
+        if self.moved + self._more_moves(change) > max(caps.moves, self.moved) + _SLACK:
+            return False
+        if not np.isfinite(self.most_kg_per_h()):
+            return True
+        return frame.emitted_kg_per_h(used.drawn_kw) <= self.most_kg_per_h() * (1 + _SLACK) + _SLACK
+
+    def most_charged_usd_per_h(self) -> Floats:
+        """What each tenant with a budget may be charged: its budget, or what it is now."""
+        if not self.caps_hold:
+            return np.full(len(self.frame.caps.budget_usd_per_h), np.inf)
+        most: Floats = np.maximum(self.frame.caps.budget_usd_per_h, self.used.charged_usd_per_h)
+        return most
+
+    def most_kg_per_h(self) -> float:
+        """What a plan may emit: the cap, or what it does now."""
+        return max(self.frame.caps.carbon_kg_per_h, self.emits()) if self.caps_hold else np.inf
+
+    def emits(self) -> float:
+        """What all that is drawn emits (kg/h)."""
+        return self.frame.emitted_kg_per_h(np.maximum(0.0, self.used.drawn_kw))
+
+    def reprice(self, frame: Frame) -> None:
+        """Emission and charges cost what they do in another frame of the problem from now on."""
+        self.frame = frame
+        self._transfer = self._toll(self.all_flows())
+
+    def moved_beside(self, group: Positions) -> float:
+        """Replicas started or stopped beside those of some groups."""
+        own = np.abs(self.replicas[group] - self.frame.running[group])
+        return self.moved - float(own.sum())
+
+    def _more_moves(self, change: Change) -> float:
+        running, now = self.frame.running[change.group], self.replicas[change.group]
+        return float((np.abs(change.replicas - running) - np.abs(now - running)).sum())
 
     def lacking(self, change: Change) -> NDArray[np.bool_]:
         """Sites where a change would break a limit or the rated work of a group."""
@@ -210,8 +293,9 @@ class Ledger:
         self.used = self._used_with(change)
         np.add.at(self.busy, flows.group, flows.busy)
         np.subtract.at(self.busy, freed.group, freed.busy)
-        self._network += float(flows.usd_per_h.sum()) - float(freed.usd_per_h.sum())
+        self._transfer += self._toll(flows) - self._toll(freed)
         self._hardware += self._more_hardware(change)
+        self.moved += self._more_moves(change)
         more = change.replicas - self.replicas[change.group]
         self.replicas[change.group] = change.replicas
         self.shed_part[change.classes] = _unserved(change)
@@ -235,12 +319,12 @@ class Ledger:
     def cost_usd_per_h(self) -> float:
         """What everything costs (USD/h)."""
         exposed = self.exposure.usd_per_h()
-        return self._cost(self._hardware, self.shed_part, self.used, self._network) + exposed
+        return self._cost(self._hardware, self.shed_part, self.used, self._transfer) + exposed
 
-    def _cost(self, hardware: float, shed: Floats, used: Use, network: float) -> float:
+    def _cost(self, hardware: float, shed: Floats, used: Use, transfer: float) -> float:
         frame = self.frame
         power = frame.energy_usd_per_h(np.maximum(0.0, used.drawn_kw))
-        return hardware + float((shed * frame.shed_usd_per_h).sum()) + power + network
+        return hardware + float((shed * frame.shed_usd_per_h).sum()) + power + transfer
 
 
 def _unserved(change: Change) -> Floats:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.milp.scale import lp
-from optimizer.milp.scale.catalogue import ComponentArcs
+from optimizer.milp.scale.catalogue import ComponentArcs, transfer
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import at_ingress
 from optimizer.tables import Floats
@@ -108,7 +108,7 @@ class Master:
         model = lp.make(
             cost=np.concatenate(
                 [
-                    arcs.network_usd_per_h,
+                    transfer(frame, arcs),
                     self._shed,
                     own[self.group],
                     np.where(np.isfinite(price), price, 0.0).ravel(),
@@ -294,6 +294,7 @@ class Master:
             lp.kind(self.rowed.classes, lp.BASIC),
             lp.kind(self.rowed.losses, lp.BASIC),
             lp.kind(self._summed, lp.UPPER),
+            lp.kind(np.zeros(0, dtype=np.intp), lp.BASIC),
         )
 
 

@@ -26,6 +26,7 @@ from optimizer.milp.scale.cluster import Effort, concerned, rearrange
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import Frame, Positions, PriceList, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.mixes import worth_for_mixes
 from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
 
@@ -87,6 +88,7 @@ def begin(
     wanted[worth] = True
     listed = frame.price_list(prices)
     wanted[ledger.exposure.spare(listed.work_usd_per_h, _SPARE_SITES)] = True
+    wanted |= worth_for_mixes(frame, listed.work_usd_per_h)
     return Search(
         frame=frame,
         ledger=ledger,
@@ -128,31 +130,31 @@ def renew(search: Search, *, turn: int, effort: Effort) -> None:
     _go(search, _everywhere(search, turn, effort), effort=effort)
 
 
-def renew_components(search: Search, *, effort: Effort) -> None:
+def renew_components(search: Search, *, effort: Effort, some: Positions | None = None) -> None:
     """Place each component anew at all its sites, in lots, with what its protected classes lack
-    together when a site is lost.
+    together when a site is lost; or only `some` classes.
     """
     frame, ledger = search.frame, search.ledger
     home = np.zeros(len(frame.rate), dtype=np.intp)
     for at, component in enumerate(frame.components):
         home[component] = at
-    pending = lots(frame, np.arange(len(frame.rate)))
+    pending = lots(frame, np.arange(len(frame.rate)) if some is None else some)
     for first in range(0, len(pending), BATCH):
-        some = pending[first : first + BATCH]
+        batch = pending[first : first + BATCH]
         for _ in range(1 + _AGAIN):
-            if not some or search.is_over():
+            if not batch or search.is_over():
                 break
             stands = ledger.replicas > 0
             jobs = []
-            for classes in some:
+            for classes in batch:
                 mine = np.zeros(frame.groups, dtype=np.bool_)
                 mine[component_arcs(frame, classes).group] = True
                 mine[next_ingress_arcs(frame, classes).group] = True
                 jobs.append(Job(classes=classes, free=mine & (search.worth | stands)))
             step(search, jobs, effort)
-            homes = sorted({int(home[one[0]]) for one in some})
+            homes = sorted({int(home[one[0]]) for one in batch})
             short = {at for at in homes if add_cuts(ledger, search.workers, [at])}
-            some = [one for one in some if int(home[one[0]]) in short]
+            batch = [one for one in batch if int(home[one[0]]) in short]
 
 
 def lots(frame: Frame, classes: Positions) -> list[Positions]:
@@ -301,6 +303,9 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
             else:
                 change, without = _what_fits(ledger, job, change)
                 late.append(without)
+        if change is not None and not again and not ledger.keeps_caps(change):
+            late.append(job.classes)
+            continue
         if change is None or not ledger.fits(change):
             continue
         if ledger.with_change(change)[1] < ledger.cost_usd_per_h() - 1e-9:

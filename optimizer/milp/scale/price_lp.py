@@ -17,10 +17,17 @@ import numpy as np
 
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.ascent import Cleared, joined
-from optimizer.milp.scale.catalogue import ComponentArcs, cheapest, component_arcs, full_price
+from optimizer.milp.scale.caps import CapPrices
+from optimizer.milp.scale.catalogue import (
+    ComponentArcs,
+    cheapest,
+    component_arcs,
+    full_price,
+    transfer,
+)
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.workers import Workers
-from optimizer.tables import Floats
+from optimizer.tables import NOWHERE, Floats
 
 _ROUNDS = 8
 _FIRST_ARCS = 6
@@ -37,9 +44,11 @@ class Relaxation:
     """The best prices found with their bound (USD/h), and the last LP's point, complete: its cost
     in USD/h, the part of its class on each of `arcs`, of each class not served (`shed`), what each
     class costs at the margin (`demand`, USD/h). `basis` is None if no LP was solved in time.
+    `cap_prices` are what the caps are worth, where they were asked for.
     """
 
     prices: Prices
+    cap_prices: CapPrices
     bound_usd_per_h: float
     cost_usd_per_h: float
     arcs: ComponentArcs
@@ -86,8 +95,10 @@ def relax(
     *,
     tolerance: float,
     is_over: Callable[[], bool],
+    capped: bool = False,
 ) -> Relaxation:
-    """Rounds of LP and sweep from cleared prices until bound and LP agree to `tolerance`.
+    """Rounds of LP and sweep from cleared prices until bound and LP agree to `tolerance`; with
+    rows for the caps that have prices if it is to be `capped`.
 
     Out of time, the last LP that was solved counts; before the first, everything is shed.
     """
@@ -96,17 +107,20 @@ def relax(
     best, wanted = sweep(frame, cleared.prices, workers, ceiling_usd_per_h=held, count=_FIRST_ARCS)
     prices, arcs = cleared.prices, union(frame, [cleared.used, *wanted])
     point = _nothing(frame, arcs, cleared)
+    cap_prices = point.cap_prices
     basis = _opening_basis(frame, arcs, cleared)
     for turn in range(_ROUNDS):
-        solved = _solve(frame, arcs, held, basis=basis, is_over=is_over)
+        solved = _solve(frame, arcs, held, basis=basis, is_over=is_over, capped=capped)
         if solved is None:
             break
         point, basis = solved, solved.basis or basis
+        dear = frame.at_cap_prices(point.cap_prices) if capped else frame
         found, wanted = sweep(
-            frame, point.prices, workers, ceiling_usd_per_h=point.demand, count=_ADDED_ARCS
+            dear, point.prices, workers, ceiling_usd_per_h=point.demand, count=_ADDED_ARCS
         )
+        found -= dear.given_back_usd_per_h if capped else 0.0
         if found > best:
-            best, prices = found, point.prices
+            best, prices, cap_prices = found, point.prices, point.cap_prices
         short = (point.shed > 1e-6) & (held < shed_usd_per_h)
         held = np.where(short, np.minimum(shed_usd_per_h, held * (1.5 if turn < 3 else 4)), held)
         nothing_new = not any(one.count for one in wanted) and not short.any()
@@ -116,6 +130,7 @@ def relax(
         arcs = union(frame, [arcs, *wanted])
     return Relaxation(
         prices=prices,
+        cap_prices=cap_prices,
         bound_usd_per_h=best,
         cost_usd_per_h=point.cost,
         arcs=point.arcs,
@@ -131,6 +146,7 @@ class _Point:
     """A solved LP; `cost` counts what is shed at its true price."""
 
     prices: Prices
+    cap_prices: CapPrices
     demand: Floats
     arcs: ComponentArcs
     part: Floats
@@ -142,6 +158,7 @@ class _Point:
 def _nothing(frame: Frame, arcs: ComponentArcs, cleared: Cleared) -> _Point:
     return _Point(
         prices=cleared.prices,
+        cap_prices=frame.caps.no_prices(),
         demand=cleared.class_usd_per_h,
         arcs=arcs,
         part=np.zeros(arcs.count),
@@ -174,22 +191,27 @@ def _solve(
     *,
     basis: lp.Basis,
     is_over: Callable[[], bool],
+    capped: bool,
 ) -> _Point | None:
     classes, count, pools = len(frame.rate), arcs.count, len(frame.pool_count)
     sites = len(frame.budget_kw)
-    highs = lp.opened(_made(frame, arcs, held_usd_per_h))
+    highs = lp.opened(_made(frame, arcs, held_usd_per_h, capped=capped))
     lp.interruptible(highs, is_over)
-    columns, rows = _kinds(frame, arcs)
+    columns, rows = _kinds(frame, arcs, capped=capped)
     lp.begin(highs, basis, columns=columns, rows=rows)
     if not lp.run(highs):
         return None
     solution = highs.getSolution()
     value, dual = np.array(solution.col_value), np.array(solution.row_dual)
-    demand, pool, power, energy = np.split(dual, np.cumsum([classes, pools, sites]))
+    ends = np.cumsum([classes, pools, sites, sites])
+    demand, pool, power, energy, cap = np.split(dual, ends)
+    cap, budgets = np.maximum(0.0, -cap), len(frame.caps.budget_usd_per_h)
+    worth = CapPrices(carbon_usd_per_kg=float(cap[budgets:].sum()), budget=cap[:budgets])
     shed = value[count : count + classes]
     beyond = float((shed * (frame.shed_usd_per_h - held_usd_per_h)).sum())
     return _Point(
         prices=Prices(pool=np.maximum(0.0, -pool), power=np.maximum(0.0, -power), energy=-energy),
+        cap_prices=worth if capped else frame.caps.no_prices(),
         demand=demand,
         arcs=arcs,
         part=value[:count],
@@ -199,7 +221,9 @@ def _solve(
     )
 
 
-def _kinds(frame: Frame, arcs: ComponentArcs) -> tuple[tuple[lp.Kind, ...], tuple[lp.Kind, ...]]:
+def _kinds(
+    frame: Frame, arcs: ComponentArcs, *, capped: bool
+) -> tuple[tuple[lp.Kind, ...], tuple[lp.Kind, ...]]:
     """Columns and rows; kinds as a master has them, those without a member here too: it begins at
     this LP's basis.
     """
@@ -214,7 +238,12 @@ def _kinds(frame: Frame, arcs: ComponentArcs) -> tuple[tuple[lp.Kind, ...], tupl
     )
     sizes = len(frame.rate), len(frame.pool_count), len(frame.budget_kw), len(frame.budget_kw)
     each = [lp.kind(np.arange(size), lp.BASIC) for size in sizes]
-    return columns, (each[0], none, each[1], each[2], each[3], none, none, none)
+    caps = lp.kind(np.arange(_cap_rows(frame) if capped else 0), lp.BASIC)
+    return columns, (each[0], none, each[1], each[2], each[3], none, none, none, caps)
+
+
+def _cap_rows(frame: Frame) -> int:
+    return len(frame.caps.budget_usd_per_h) + bool(np.isfinite(frame.caps.carbon_kg_per_h))
 
 
 def _opening_basis(frame: Frame, arcs: ComponentArcs, cleared: Cleared) -> lp.Basis:
@@ -227,7 +256,7 @@ def _opening_basis(frame: Frame, arcs: ComponentArcs, cleared: Cleared) -> lp.Ba
     price = full_price(frame, arcs, frame.work_price(prices))
     least = arcs.least(price, otherwise=frame.shed_usd_per_h)[arcs.row]
     more = (price - least) / np.maximum(least, 1e-12)
-    columns, rows = _kinds(frame, arcs)
+    columns, rows = _kinds(frame, arcs, capped=False)
     arc, supply = columns[0].fresh.copy(), np.zeros(frame.stack.limit_kw.shape, dtype=np.int8)
     cls, pool, power = rows[0].fresh.copy(), rows[2].fresh.copy(), rows[3].fresh.copy()
     best = _first_of(arcs.row, more)
@@ -247,7 +276,7 @@ def _opening_basis(frame: Frame, arcs: ComponentArcs, cleared: Cleared) -> lp.Ba
     supply[sites, marginal] = lp.BASIC
     energy, none = np.full(len(sites), lp.LOWER, dtype=np.int8), rows[1].fresh
     statuses = [arc, columns[1].fresh, none, supply.ravel(), none, none]
-    row_statuses = [cls, none, pool, power, energy, none, none, none]
+    row_statuses = [cls, none, pool, power, energy, none, none, none, none]
     return lp.Basis(
         columns=tuple(
             lp.kind(one.keys, status) for one, status in zip(columns, statuses, strict=True)
@@ -267,13 +296,13 @@ def _first_of(key: Positions, value: Floats) -> Positions:
     return found
 
 
-def _made(frame: Frame, arcs: ComponentArcs, held_usd_per_h: Floats) -> Any:
+def _made(frame: Frame, arcs: ComponentArcs, held_usd_per_h: Floats, *, capped: bool) -> Any:
     group, count, classes = arcs.group, arcs.count, len(arcs.classes)
     pools, sites = len(frame.pool_count), len(frame.budget_kw)
     pool, site = frame.pool[group], frame.site[group]
     replicas = arcs.busy / frame.rateable[group]
     start = np.where(frame.running > 0, 0.0, frame.start_usd_per_h)
-    own = replicas * (frame.fixed_usd_per_h + start)[group] + arcs.network_usd_per_h
+    own = replicas * (frame.fixed_usd_per_h + start)[group] + transfer(frame, arcs)
     draw_kw = replicas * frame.idle_kw[group] + arcs.busy * frame.busy_kw[group]
     at, size, each = np.arange(count), frame.stack.limit_kw.size, np.arange(classes)
     supply = count + classes + np.arange(size)
@@ -287,6 +316,8 @@ def _made(frame: Frame, arcs: ComponentArcs, held_usd_per_h: Floats) -> Any:
     rows.block(-lp.INF, frame.budget_kw, entries=possible, count=sites)
     drawn = [(site, at, draw_kw), (supply_site, supply, np.full(size, -1.0))]
     rows.block(0.0, 0.0, entries=drawn, count=sites)
+    if capped:
+        _cap(frame, arcs, rows, supply=supply)
     price = frame.stack.usd_per_kwh
     return lp.make(
         cost=np.concatenate(
@@ -295,3 +326,16 @@ def _made(frame: Frame, arcs: ComponentArcs, held_usd_per_h: Floats) -> Any:
         upper=np.concatenate([np.full(count + classes, _AMPLE), frame.stack.limit_kw.ravel()]),
         rows=rows.rows(),
     )
+
+
+def _cap(frame: Frame, arcs: ComponentArcs, rows: lp.RowBuilder, *, supply: Positions) -> None:
+    """Rows of tenants' budgets, then of the cap on carbon."""
+    caps, tenant = frame.caps, frame.caps.tenant[arcs.row]
+    mine = np.flatnonzero(tenant != NOWHERE)
+    charged = caps.charged_usd_per_h[arcs.group[mine]] * arcs.busy[mine]
+    charged = charged + arcs.network_usd_per_h[mine]
+    budget = caps.budget_usd_per_h
+    rows.block(-lp.INF, budget, entries=[(tenant[mine], mine, charged)], count=len(budget))
+    if np.isfinite(caps.carbon_kg_per_h):
+        emits, none = frame.stack.kg_per_kwh.ravel(), np.zeros(len(supply), dtype=np.intp)
+        rows.block(-lp.INF, caps.carbon_kg_per_h, entries=[(none, supply, emits)], count=1)

@@ -17,6 +17,7 @@ from optimizer.milp.scale.catalogue import (
     cheapest,
     component_arcs,
     next_ingress_arcs,
+    transfer,
 )
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import at_ingress
@@ -110,7 +111,7 @@ def _component(
     group = np.union1d(arcs.group, refuges.group)
     place, refuge = np.searchsorted(group, arcs.group), np.searchsorted(group, refuges.group)
     energy = (frame.busy_kw * duals.prices.energy[frame.site])[arcs.group]
-    profit = duals.demand[classes][arcs.row] - arcs.network_usd_per_h - arcs.busy * energy
+    profit = duals.demand[classes][arcs.row] - transfer(frame, arcs) - arcs.busy * energy
     cover = covering(frame, arcs)
     covered = cover * _cover_price(frame, arcs, duals)
     standing = replica[group] - np.bincount(place, covered, len(group))

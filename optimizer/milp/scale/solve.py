@@ -16,11 +16,13 @@ from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
+from optimizer.milp.scale.cap_search import keep_caps
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.converge import Converged, converge, plain_point, with_losses
-from optimizer.milp.scale.frame import Frame, take_frame
+from optimizer.milp.scale.frame import Frame, Positions, take_frame, with_floors
 from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.mixes import trim_mixes
 from optimizer.milp.scale.plan_search import (
     Search,
     begin,
@@ -31,7 +33,7 @@ from optimizer.milp.scale.plan_search import (
 )
 from optimizer.milp.scale.price_lp import Relaxation, relax
 from optimizer.milp.scale.to_plan import plan_of
-from optimizer.milp.scale.trim import trim_links
+from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers, Workers
 from optimizer.milp.survive_local import certify
@@ -66,26 +68,21 @@ _FINISH_MOST = 0.5
 which sweep the same pairs (measured 4 to 5.2 times at 200, 600 and 2 000 sites), but at most such
 a part of a time limit.
 """
+_CAPS_TOLERANCE = 1e-3
+_CLEANER = 1e-6
+"""What carbon is charged beyond its worth, so that of two supplies that cost the same with it the
+cleaner one is taken first.
+"""
+_UNKEPT = frozenset({"shed_cap", "replica_floor", "move_limit", "carbon_cap", "tenant_budget"})
+"""Limits that a plan of this search may miss for want of room or time: then there is none."""
 _TIRED = 0.25
 """A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
 
 def unsuited(problem: Problem) -> str:
     """Why the large search may not take a problem; "" if it may."""
-    classes, policy = problem.classes, problem.plan_policy
-    reasons = {
-        "replica bounds": bool(policy.replica_bounds),
-        "a move limit": policy.move_limit_replicas is not None,
-        "a shedding cap": policy.max_shed_basis_points is not None,
-        "a carbon cap": policy.carbon_cap_g_per_h is not None,
-        "tenant budgets": any(t.budget_usd_per_h is not None for t in problem.tenants),
-        "fixed prices of sites": any(s.fixed_price_usd_per_h for s in problem.fleet.sites),
-        "classes spread over sites": any(c.spread_sites > 1 for c in classes),
-        "classes spread over zones": any(c.spread_zones > 1 for c in classes),
-        "mean quality floors": any(c.mean_quality_floor for c in classes),
-        "latency over the mix": any(c.slo.over_mix for c in classes),
-    }
-    return ", ".join(reason for reason, holds in reasons.items() if holds)
+    priced = any(s.fixed_price_usd_per_h for s in problem.fleet.sites)
+    return "fixed prices of sites" if priced else ""
 
 
 def solve_at_scale(
@@ -113,33 +110,58 @@ def solve_at_scale(
         return spent() >= searched
 
     cleared = clear(frame, sample, prices=opening, steps=_STEPS)
+    used: Positions = np.zeros(0, dtype=np.intp)
+    if frame.caps.are_priced:
+        frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
     relaxation, converged = _priced(
         frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
     was_cut = spent() >= _PRICES_PART
-    point, bound = converged.point, converged.bound_usd_per_h
-    worth = point.group[point.replicas > _SLIVER]
+    point, bound = converged.point, converged.bound_usd_per_h - frame.given_back_usd_per_h
+    worth = np.union1d(point.group[point.replicas > _SLIVER], used)
+    frame = with_floors(frame, point.prices)
     search = begin(frame, point.prices, point.arcs, worth=worth, workers=hands, is_over=is_over)
     ledger = search.ledger
-    if start is not None:
+    if start is not None or np.isfinite(frame.caps.moves) or frame.least.any():
         take_up(search, start)
     built = spent() + _BUILD_PART * (searched - spent())
     effort = Effort(sites=_SITES, gap=gap_limit / 4, nodes=1)
+    ledger.caps_hold = not frame.caps.are_priced
     was_cut |= build(search, effort=effort, is_late=lambda: spent() >= built)
+    if frame.caps.are_priced:
+        search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
     def in_whole() -> float:
-        return _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
+        found = _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
+        return found - frame.given_back_usd_per_h
 
     proven = [(bound, METHOD_LP)]
     more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole)
     if more is not None:
         proven.append((more, METHOD_MIP))
-    trim_links(ledger)
+    trim(ledger)
+    trim_mixes(ledger)
     # a solver that proves more than a plan costs has erred: such a bound counts for nothing
-    most = ledger.cost_usd_per_h() * (1 + _ROUNDING)
+    most = _least_usd_per_h(ledger) * (1 + _ROUNDING)
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
     was_cut |= is_over()
     return _judged(problem, ledger, bound=bound, method=method, was_cut=was_cut)
+
+
+def _with_cap_prices(
+    frame: Frame, cleared: Cleared, hands: Workers, *, is_over: Callable[[], bool]
+) -> tuple[Frame, Cleared, Positions]:
+    """The frame at what the caps are worth in the linear relaxation, where that goes on, and the
+    groups it uses: at those prices alone some cost the same as others.
+    """
+    found = relax(frame, cleared, hands, tolerance=_CAPS_TOLERANCE, is_over=is_over, capped=True)
+    worth = found.cap_prices
+    dear = frame.at_cap_prices(
+        replace(worth, carbon_usd_per_kg=worth.carbon_usd_per_kg * (1 + _CLEANER))
+    )
+    used = np.unique(found.arcs.group[found.part > _SLIVER])
+    cleared = Cleared(prices=found.prices, used=found.arcs, class_usd_per_h=found.demand)
+    return dear, cleared, used
 
 
 def _priced(
@@ -189,6 +211,11 @@ def _in_whole(
     )
 
 
+def _least_usd_per_h(ledger: Ledger) -> float:
+    """What a ledger costs at least: with what its caps are worth at their prices taken off."""
+    return ledger.cost_usd_per_h() - ledger.frame.given_back_usd_per_h
+
+
 def _search(
     search: Search, bound: float, *, gap_limit: float, in_whole: Callable[[], float]
 ) -> float | None:
@@ -201,7 +228,7 @@ def _search(
     for turn in range(_PASSES + 1):
         if not search.is_over():
             add_cuts(ledger, search.workers, components)
-        cost = ledger.cost_usd_per_h()
+        cost = _least_usd_per_h(ledger)
         saved = least - cost
         if saved > 0:
             best, least = ledger.whole(), cost
@@ -230,21 +257,24 @@ def _judged(
     plan = plan_of(ledger, bound_usd_per_h=bound, method=method)
     reach = Reach(problem)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
-    told = certify(reach, plan)
-    violations = check_plan(problem, told)
+    answered = certify(reach, plan)
+    violations = check_plan(problem, answered)
     if violations:
-        told = certified(reach, plan)
-        violations = check_plan(problem, told)
-    plan = _named(told, problem, hit=hit, was_cut=was_cut)
+        answered = certified(reach, plan)
+        violations = check_plan(problem, answered)
+    plan = _named(answered, problem, hit=hit, was_cut=was_cut)
     if violations:
         named = "; ".join(v.message() for v in violations[:5])
+        unkept = {v.code for v in violations} <= _UNKEPT
+        told = f"no plan found that keeps every limit; the best found misses: {named}"
+        refused = f"the checker refused the plan ({len(violations)} violations): {named}"
         return Outcome(
-            status=SolveStatus.FAULT,
+            status=SolveStatus.NO_PLAN if unkept else SolveStatus.FAULT,
             plan=None,
             arcs=(),
             pruned=(),
             bound_usd_per_h=bound,
-            message=f"the checker refused the plan ({len(violations)} violations): {named}",
+            message=told if unkept else refused,
         )
     proven = plan.gap <= problem.plan_policy.gap_limit
     return Outcome(

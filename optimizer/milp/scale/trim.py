@@ -1,24 +1,92 @@
-"""Keeps a finished search within the links' bandwidth, which its prices do not know.
+"""Keeps a finished search within the links' bandwidth, which its prices do not know, and within
+the caps that it had no time to keep.
 
-Decides only what gives way: traffic over a link that is asked for too much is cut in proportion and
-shed. On fleets whose links have room this changes nothing.
+Decides only what gives way: traffic over a link that is asked for too much, of a tenant beyond its
+budget, of a fleet that emits too much, is cut in proportion and shed. Mostly this changes nothing.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 
-from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.frame import Positions
+from optimizer.milp.scale.ledger import Change, Flows, Ledger
 from optimizer.tabulate_routes import path_links
 from sites.units import BITS_PER_BYTE
 
 _WITHIN = 1 - 1e-7
+_SLACK = 1e-6
+_HALVINGS = 30
 
 
-def trim_links(ledger: Ledger) -> None:
-    """Cut every class's flows so that no link carries more than its bandwidth."""
+def trim(ledger: Ledger) -> None:
+    """Cut flows so that links, budgets and the cap on carbon are kept."""
+    _trim_links(ledger)
+    trim_caps(ledger)
+
+
+def trim_caps(ledger: Ledger) -> None:
+    """Cut flows so that budgets and the cap on carbon are kept."""
+    _trim_budgets(ledger)
+    _trim_carbon(ledger)
+
+
+def _trim_budgets(ledger: Ledger) -> None:
+    """Of each tenant beyond its budget the classes that cost least to shed for what they count."""
+    frame, caps = ledger.frame, ledger.frame.caps
+    over = ledger.used.charged_usd_per_h - caps.budget_usd_per_h
+    for tenant in np.flatnonzero(over > 0).tolist():
+        classes = np.flatnonzero(caps.tenant == tenant)
+        flows = ledger.flows_of(classes)
+        each = caps.charged_usd_per_h[flows.group] * flows.busy + flows.usd_per_h
+        charged = np.bincount(np.searchsorted(classes, flows.cls), each, len(classes))
+        served = (1.0 - ledger.shed_part[classes]) * frame.shed_usd_per_h[classes]
+        order = np.lexsort((classes, served / np.maximum(charged, 1e-12)))
+        before = np.cumsum(charged[order]) - charged[order]
+        cut = np.zeros(len(classes))
+        most = np.maximum(charged[order], 1e-12)
+        cut[order] = np.clip((over[tenant] * (1 + _SLACK) - before) / most, 0.0, 1.0)
+        kept = (1.0 - cut)[np.searchsorted(classes, flows.cls)]
+        _put(ledger, classes, flows.only(np.flatnonzero(kept > 0)).times(kept[kept > 0]))
+
+
+def _trim_carbon(ledger: Ledger) -> None:
+    """All traffic cut alike, and the replicas that it then leaves without work: the most of it that
+    keeps the cap.
+    """
+    frame, cap = ledger.frame, ledger.frame.caps.carbon_kg_per_h
+    if ledger.emits() <= cap * (1 + _SLACK):
+        return
+    every, flows = np.arange(len(frame.rate)), ledger.all_flows()
+    busy = np.bincount(flows.group, flows.busy, frame.groups)
+
+    def left(part: float) -> Change:
+        needed = np.maximum(np.ceil(part * busy / frame.rateable - _SLACK), frame.least)
+        replicas = np.minimum(ledger.replicas, needed)
+        group = np.flatnonzero(replicas < ledger.replicas)
+        stands = np.flatnonzero(replicas[flows.group] > 0)
+        return Change(
+            classes=every,
+            group=group,
+            replicas=replicas[group],
+            flows=flows.only(stands).times(part),
+        )
+
+    low, high = 0.0, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        drawn_kw = ledger.with_change(left(middle))[0].drawn_kw
+        kept = frame.emitted_kg_per_h(np.maximum(0.0, drawn_kw)) <= cap
+        low, high = (middle, high) if kept else (low, middle)
+    ledger.put(left(low))
+
+
+def _put(ledger: Ledger, classes: Positions, flows: Flows) -> None:
+    empty = np.zeros(0, dtype=np.intp)
+    ledger.put(Change(classes=classes, group=empty, replicas=np.zeros(0), flows=flows))
+
+
+def _trim_links(ledger: Ledger) -> None:
     frame, tables = ledger.frame, ledger.frame.tables
     flows = ledger.flows_of(np.arange(len(frame.rate)))
     if len(flows.cls) == 0:
@@ -41,10 +109,4 @@ def trim_links(ledger: Ledger) -> None:
     if len(cut) == 0:
         return
     mine = np.flatnonzero(np.isin(flows.cls, cut))
-    part = kept[mine]
-    some = flows.only(mine)
-    scaled = replace(
-        some, part=some.part * part, busy=some.busy * part, usd_per_h=some.usd_per_h * part
-    )
-    empty = np.zeros(0, dtype=np.intp)
-    ledger.put(Change(classes=cut, group=empty, replicas=np.zeros(0), flows=scaled))
+    _put(ledger, cut, flows.only(mine).times(kept[mine]))

@@ -23,21 +23,29 @@ _SLIVER = 1e-6
 """Room left, so that rounding never reads as too much."""
 
 
-def take_up(search: Search, plan: Plan) -> None:
+def take_up(search: Search, plan: Plan | None) -> None:
     """Put an earlier plan's replicas into an empty ledger as far as they still fit, and let traffic
-    flow over them as well as it can, whatever time is left: it is the plan to fall back on.
+    flow over them as well as it can, whatever time is left: it is the plan to fall back on. Where
+    few replicas may move, those that run take the place of a plan that moves too many.
     """
     search = replace(search, is_over=lambda: False)
     frame, ledger, tables = search.frame, search.ledger, search.frame.tables
-    sites = {one.group.site_id for one in plan.groups}
+    planned = () if plan is None else plan.groups
+    sites = {one.group.site_id for one in planned}
     here = [at for at, site_id in enumerate(tables.sites.ids) if site_id in sites]
     near = np.flatnonzero(np.isin(frame.site, here))
-    wanted = {one.group.group_id: one.replicas for one in plan.groups}
+    wanted = {one.group.group_id: one.replicas for one in planned}
     named = {tables.group_id(int(at)): int(at) for at in near}
     group = np.array(sorted(named[i] for i in set(wanted) & set(named)), dtype=np.intp)
     replicas = np.array([float(wanted[tables.group_id(int(at))]) for at in group])
+    moves = frame.running.sum() + np.abs(replicas - frame.running[group]).sum()
+    moves -= frame.running[group].sum()
+    if moves > frame.caps.moves:
+        group = np.flatnonzero(frame.running > 0)
+        replicas = frame.running[group]
+    group, replicas = _with_floors(frame, group, replicas)
     whole = _standing(search, group, np.minimum(replicas, frame.most[group]))
-    lacking = ledger.lacking(whole)[frame.site[group]]
+    lacking = ledger.lacking(whole)[frame.site[group]] | (not ledger.keeps_caps(whole))
     ledger.put(_standing(search, group[~lacking], whole.replicas[~lacking]))
     for at in np.flatnonzero(lacking).tolist():
         stands = _standing(search, group[[at]], whole.replicas[[at]])
@@ -45,10 +53,21 @@ def take_up(search: Search, plan: Plan) -> None:
             ledger.put(stands)
     nothing = np.zeros(frame.groups, dtype=np.bool_)
     pending = lots(frame, np.arange(len(frame.rate)))
-    ledger.put(_what_still_flows(search, plan, named))
+    if plan is not None:
+        flows = _what_still_flows(search, plan, named)
+        if ledger.keeps_caps(flows):
+            ledger.put(flows)
     for first in range(0, len(pending), BATCH):
         jobs = [Job(classes=lot, free=nothing) for lot in pending[first : first + BATCH]]
         step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))
+
+
+def _with_floors(frame: Frame, group: Positions, replicas: Floats) -> tuple[Positions, Floats]:
+    """Replicas of groups, and at least those that have to stand."""
+    stands = frame.least.copy()
+    stands[group] = np.maximum(stands[group], replicas)
+    every = np.union1d(group, np.flatnonzero(frame.least)).astype(np.intp)
+    return every, stands[every]
 
 
 def _standing(search: Search, group: Positions, replicas: Floats) -> Change:
@@ -80,12 +99,7 @@ def _what_still_flows(search: Search, plan: Plan, named: dict[str, int]) -> Chan
         classes=np.arange(len(frame.rate)),
         group=np.zeros(0, dtype=np.intp),
         replicas=np.zeros(0),
-        flows=replace(
-            flows,
-            part=flows.part * part,
-            busy=flows.busy * part,
-            usd_per_h=flows.usd_per_h * part,
-        ),
+        flows=flows.times(part),
     )
 
 

@@ -15,7 +15,7 @@ from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.solve import solve_at_scale
 from optimizer.milp.scale.to_plan import plan_of
-from optimizer.milp.scale.trim import trim_links
+from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.workers import SerialWorkers
 from optimizer.milp.survive_local import certify
 from optimizer.problem import Problem
@@ -62,7 +62,7 @@ def test_the_ledger_never_says_more_than_the_certificate(problem: Problem) -> No
     ledger = taken_up(problem, whole.plan)
     for _ in range(3):
         add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components)))
-    trim_links(ledger)
+    trim(ledger)
     # the ledger serves what these replicas can, which may be more than the plan chose to serve
     poured = plan_of(ledger, bound_usd_per_h=0.0, method="the ledger's")
     told = certify(Reach(problem), poured)

@@ -26,30 +26,11 @@ from tests.optimizer.builders import rich_problems
 
 def plain(problem: Problem) -> Problem:
     """The problem without what the large search leaves to the whole formulation."""
-    policy = replace(
-        problem.plan_policy,
-        replica_bounds=(),
-        move_limit_replicas=None,
-        max_shed_basis_points=None,
-        carbon_cap_g_per_h=None,
-        gap_limit=1e-6,
-    )
-    classes = tuple(
-        replace(
-            one,
-            spread_sites=1,
-            spread_zones=1,
-            mean_quality_floor=0.0,
-            slo=replace(one.slo, over_mix=False),
-        )
-        for one in problem.classes
-    )
+    policy = replace(problem.plan_policy, gap_limit=1e-6)
     sites = tuple(replace(one, fixed_price_usd_per_h=0.0) for one in problem.fleet.sites)
     return replace(
         problem,
         plan_policy=policy,
-        classes=classes,
-        tenants=tuple(replace(t, budget_usd_per_h=None) for t in problem.tenants),
         fleet=replace(problem.fleet, sites=sites),
     )
 
@@ -66,11 +47,13 @@ def never() -> bool:
 def test_plans_pass_the_checker_and_no_bound_passes_the_optimum(problem: Problem) -> None:
     problem = plain(problem)
     found = solve_at_scale(problem)
-    assert found.status in (SolveStatus.OPTIMAL, SolveStatus.LIMIT), found.message
-    assert found.plan is not None
-    assert check_plan(problem, found.plan) == ()
     whole = solve(problem)
-    assert whole.plan is not None
+    assert found.status is not SolveStatus.FAULT, found.message
+    if whole.plan is None:
+        assert found.plan is None
+        return
+    if found.plan is not None:
+        assert check_plan(problem, found.plan) == ()
     best = whole.plan.cost.total_usd_per_h
     assert found.bound_usd_per_h <= best * (1 + 1e-4) + 1e-4
 
