@@ -132,8 +132,7 @@ def solve_at_scale(
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
     def in_whole() -> float:
-        found = _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
-        return found - frame.given_back_usd_per_h
+        return _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
 
     proven = [(bound, METHOD_LP)]
     more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole)
@@ -202,13 +201,14 @@ def _in_whole(
 ) -> float:
     # the prices of the first rounds still jump; the plain relaxation's prove more
     is_rough = converged.rounds < _SETTLED_ROUNDS
-    return bound_by_components(
+    bound = bound_by_components(
         frame,
         with_losses(frame, plain_point(frame, relaxation)) if is_rough else converged.point,
         hands,
         gap_usd_per_h=gap_limit / 10 * converged.bound_usd_per_h / len(frame.components),
         is_over=is_over,
     )
+    return bound - frame.given_back_usd_per_h
 
 
 def _least_usd_per_h(ledger: Ledger) -> float:
