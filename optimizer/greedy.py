@@ -8,7 +8,7 @@ formulation's work.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from optimizer.costs import (
@@ -34,18 +34,30 @@ from sites.units import S_PER_H, WHOLE_BP
 _ROUNDING = 1e-9
 
 
-def greedy_plan(problem: Problem, arcs: Iterable[CandidateArc]) -> Plan:
+def greedy_plan(
+    problem: Problem,
+    arcs: Iterable[CandidateArc],
+    *,
+    more: Callable[[str], Iterable[CandidateArc]] | None = None,
+    is_late: Callable[[], bool] = lambda: False,
+) -> Plan:
     """Serve each class over its cheapest arcs that still fit, shed the rest.
 
     Keeps every limit; a replica floor or a shedding cap is met as far as the other limits let it.
-    The bound is that of `lone_bound_usd_per_h`.
+    The bound is that of `lone_bound_usd_per_h`; the trivial one where `arcs` are not all: then a
+    class (by id) that they leave short gets `more`. Once it `is_late` neither that nor closing is.
     """
     builder = _Builder(problem, arcs)
     builder.start()
     for class_id in builder.by_priority():
         builder.serve(class_id)
-    builder.close_what_does_not_pay()
-    return builder.finish()
+        if more is not None and builder.is_short(class_id) and not is_late():
+            builder.offer(class_id, more(class_id))
+            builder.serve(class_id)
+    builder.close_what_does_not_pay(is_late)
+    if more is not None:
+        return builder.finish(trivial_bound_usd_per_h(problem))
+    return builder.finish(lone_bound_usd_per_h(problem, builder.arcs))
 
 
 def lone_bound_usd_per_h(problem: Problem, arcs: Iterable[CandidateArc]) -> float:
@@ -130,15 +142,26 @@ class _Builder:
         found: dict[str, list[_Option]] = {}
         for arc in self.arcs:
             if self.reach.rates[arc.class_id] > 0:
-                option = _Option(
-                    group=arc.group,
-                    price=_request_usd(self.reach, arc, floor_energy=False),
-                    spare_price=_spare_usd(self.reach, arc),
-                )
-                found.setdefault(arc.class_id, []).append(option)
-                if arc.group.group_id not in self.room.groups:
-                    self.room.place(arc.group, 0)
+                found.setdefault(arc.class_id, []).append(self._option(arc))
         return {c: sorted(o, key=lambda o: (o.price, o.group)) for c, o in found.items()}
+
+    def _option(self, arc: CandidateArc) -> _Option:
+        if arc.group.group_id not in self.room.groups:
+            self.room.place(arc.group, 0)
+        return _Option(
+            group=arc.group,
+            price=_request_usd(self.reach, arc, floor_energy=False),
+            spare_price=_spare_usd(self.reach, arc),
+        )
+
+    def offer(self, class_id: str, arcs: Iterable[CandidateArc]) -> None:
+        """Serve a class over other arcs from now on."""
+        options = [self._option(arc) for arc in arcs]
+        self.options[class_id] = sorted(options, key=lambda o: (o.price, o.group))
+
+    def is_short(self, class_id: str) -> bool:
+        """Whether some of a class is not served."""
+        return self.room.served(class_id) < WHOLE_BP
 
     def start(self) -> None:
         """Stop what runs beyond a limit, then meet the floors, cheapest group first."""
@@ -282,17 +305,22 @@ class _Builder:
             and self._of_variant(group) > self._bounds(group)[0]
         )
 
-    def close_what_does_not_pay(self) -> None:
-        """Drop idle replicas; then close each group, then each site, if that makes it cheaper."""
+    def close_what_does_not_pay(self, is_late: Callable[[], bool]) -> None:
+        """Drop idle replicas; close groups, then sites, where that is cheaper, until it is late."""
         for group in self._placed():
             self._drop_idle(group)
         if self.problem.plan_policy.max_shed_basis_points is not None:
             return
+        beside: dict[str, list[ReplicaGroup]] = defaultdict(list)
         for group in self._placed():
-            self._close((group,))
+            beside[group.site_id].append(group)
+        for group in self._placed():
+            if not is_late():
+                self._close([group], beside[group.site_id])
         for site in sorted(self.problem.fleet.sites, key=lambda s: s.site_id):
-            if site.fixed_price_usd_per_h > 0:
-                self._close(tuple(g for g in self._placed() if g.site_id == site.site_id))
+            if site.fixed_price_usd_per_h > 0 and not is_late():
+                here = beside[site.site_id]
+                self._close([g for g in here if self.room.replicas[g.group_id]], here)
 
     def _placed(self) -> list[ReplicaGroup]:
         return sorted(g for i, g in self.room.groups.items() if self.room.replicas[i])
@@ -306,50 +334,67 @@ class _Builder:
                 return
             self.place(group, -1)
 
-    def _close(self, groups: tuple[ReplicaGroup, ...]) -> None:
-        """Stop groups and shed what they served, unless that costs more or breaks a limit."""
-        before = self._cost()
-        undo_shares: list[tuple[str, str, int]] = []
+    def _close(self, groups: list[ReplicaGroup], beside: list[ReplicaGroup]) -> None:
+        """Stop groups, of those `beside` at their site, and shed what they served, if that pays."""
+        held = [
+            (class_id, group.group_id, self.room.shares[class_id][group.group_id])
+            for group in groups
+            for class_id in self._served_by({group.group_id})
+        ]
+        hurt = sorted({class_id for class_id, _, _ in held})
+        before = self._cost(beside, hurt)
+        for class_id, group_id, basis_points in held:
+            self.room.put(class_id, group_id, -basis_points)
         undo_replicas: list[tuple[ReplicaGroup, int]] = []
         for group in groups:
-            for class_id in sorted(self.room.shares):
-                held = self.room.shares[class_id].get(group.group_id, 0)
-                undo_shares.append((class_id, group.group_id, held))
-                self.room.put(class_id, group.group_id, -held)
             stopped = 0
             while self.can_drop(group):
                 self.place(group, -1)
                 stopped += 1
             undo_replicas.append((group, stopped))
-        hurt = {c for c, _, held in undo_shares if held}
-        if self._cost() < before and all(self.room.keeps_mix(c) for c in hurt):
+        if self._cost(beside, hurt) < before and all(self.room.keeps_mix(c) for c in hurt):
             return
         for group, stopped in undo_replicas:
             self.place(group, stopped)
-        for class_id, group_id, held in undo_shares:
-            self.room.put(class_id, group_id, held)
+        for class_id, group_id, basis_points in held:
+            self.room.put(class_id, group_id, basis_points)
 
-    def _cost(self) -> float:
-        groups, shares = self.room.planned(), self.room.traffic()
+    def _served_by(self, group_ids: set[str]) -> list[str]:
+        """Classes with a share on some of the groups, sorted."""
+        shares = self.room.shares.items()
+        return sorted(c for c, held in shares if not group_ids.isdisjoint(held))
+
+    def _cost(self, beside: list[ReplicaGroup], hurt: list[str]) -> float:
+        """What the groups of one site cost and what is shed of some classes (USD/h): all that
+        stopping some of them changes. Only a carbon cap asks for the whole plan's, which takes a
+        hundred times as long on a large fleet: it ties the sites' power together.
+        """
+        whole = self.problem.plan_policy.carbon_cap_g_per_h is not None
+        replicas = self.room.replicas
+        here = [g for g in (self._placed() if whole else beside) if replicas[g.group_id]]
+        groups = tuple(PlannedGroup(group=g, replicas=replicas[g.group_id]) for g in here)
+        known = {g.group_id for g in here}
+        traffic = self.room.traffic(self._served_by(known))
+        shares = tuple(s for s in traffic if s.group_id in known)
         return cost_of(
             self.reach,
             groups=groups,
             shares=shares,
-            shed=self.room.shed(self._with_demand()),
+            shed=self.room.shed(hurt),
             supplies=supplies_of(self.reach, groups, shares=shares),
         ).total_usd_per_h
 
     def _with_demand(self) -> list[str]:
         return sorted(c for c, rate in self.reach.rates.items() if rate > 0)
 
-    def finish(self) -> Plan:
+    def finish(self, bound_usd_per_h: float) -> Plan:
         """The plan as it stands, priced, with its bound and its answer to every loss."""
         plan = priced_plan(
             self.reach,
             groups=self.room.planned(),
             shares=self.room.traffic(),
             shed=self.room.shed(self._with_demand()),
-            bound_usd_per_h=lone_bound_usd_per_h(self.problem, self.arcs),
+            bound_usd_per_h=bound_usd_per_h,
             method="greedy",
         )
         return certified(self.reach, plan)

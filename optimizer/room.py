@@ -214,10 +214,12 @@ class Room:
             PlannedGroup(group=self.groups[g], replicas=n) for g, n in self.replicas.items() if n
         )
 
-    def traffic(self) -> tuple[TrafficShare, ...]:
-        """The shares as a plan has them, each with its ingress and the countries it crosses."""
+    def traffic(self, class_ids: Iterable[str] | None = None) -> tuple[TrafficShare, ...]:
+        """The shares as a plan has them, each with its ingress and the countries it crosses; of
+        those classes, None: of all.
+        """
         found: list[TrafficShare] = []
-        for class_id in sorted(self.shares):
+        for class_id in sorted(self.shares if class_ids is None else class_ids):
             one = self.reach.classes[class_id]
             entry = self.reach.entry(one)
             for group_id, basis_points in sorted(self.shares[class_id].items()):

@@ -9,7 +9,7 @@ plan. Where the traffic then goes, the plan's certificate, is decided in `surviv
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import highspy
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from optimizer.costs import shed_price_usd_per_h, usable_part
 from optimizer.milp.constraints_survive import SurvivalCut
+from optimizer.milp.stopping import Watch, never
 from optimizer.milp.survive_local import best_answer
 from optimizer.milp.survive_pairs import Ground
 from optimizer.plan import Plan
@@ -50,11 +51,18 @@ class Survived:
 class Losses:
     """Every loss of one problem, each a linear problem that is set up when it is first asked.
 
-    `groups` are all replica groups a plan of the problem may have; the cuts speak of them.
+    `groups` are all replica groups a plan of the problem may have; the cuts speak of them. Once
+    `is_over` a plan is certified the quick way and no cut is looked for.
     """
 
-    def __init__(self, reach: Reach, groups: Sequence[ReplicaGroup]) -> None:
-        self.reach = reach
+    def __init__(
+        self,
+        reach: Reach,
+        groups: Sequence[ReplicaGroup],
+        *,
+        is_over: Callable[[], bool] = never,
+    ) -> None:
+        self.reach, self._is_over = reach, is_over
         self.groups = tuple(sorted(groups))
         self.asked = is_asked(reach)
         self._recourses: dict[str, Recourse] = {}
@@ -75,7 +83,9 @@ class Losses:
         """The linear problem of one loss."""
         if lost_site_id not in self._recourses:
             left = AfterLoss(self.reach, lost_site_id)
-            self._recourses[lost_site_id] = Recourse(left, self.groups, lost_site_id)
+            self._recourses[lost_site_id] = Recourse(
+                left, self.groups, lost_site_id, is_over=self._is_over
+            )
         return self._recourses[lost_site_id]
 
     def survive(self, plan: Plan) -> Survived:
@@ -89,11 +99,21 @@ class Losses:
         cuts: list[SurvivalCut] = []
         answers: list[LossAnswer] = []
         for lost_site_id in survivors.losses():
-            answers.append(best_answer(ground, lost_site_id))
-            if answers[-1].exposed:
-                cuts += self.recourse(lost_site_id).cuts(n=n, shed_bp=shed_bp)
+            is_quick = self._is_over()
+            answers.append(
+                survivors.nearest(lost_site_id) if is_quick else best_answer(ground, lost_site_id)
+            )
+            if answers[-1].exposed and not is_quick:
+                try:
+                    cuts += self.recourse(lost_site_id).cuts(n=n, shed_bp=shed_bp)
+                except TimeIsOverError:  # what is known holds, and a plan needs no cut
+                    continue
         plan = with_certificate(self.reach, plan, answers=answers)
         return Survived(plan=plan, cuts=tuple(cuts))
+
+
+class TimeIsOverError(Exception):
+    """Time ended before a loss was known well enough for a cut."""
 
 
 class Recourse:
@@ -104,7 +124,15 @@ class Recourse:
     all lawful pairs, so that only the right side changes from plan to plan.
     """
 
-    def __init__(self, left: Reach, groups: Sequence[ReplicaGroup], lost_site_id: str) -> None:
+    def __init__(
+        self,
+        left: Reach,
+        groups: Sequence[ReplicaGroup],
+        lost_site_id: str,
+        *,
+        is_over: Callable[[], bool] = never,
+    ) -> None:
+        """Raises TimeIsOverError, as `cuts` does, once `is_over`."""
         self.left, self.lost_site_id = left, lost_site_id
         part = left.problem.plan_policy.exposure_part
         self.classes = [
@@ -122,13 +150,16 @@ class Recourse:
         self.pairs: list[tuple[int, str]] = []
         self.uses: list[dict[RowKey, float]] = []
         for at, class_id in enumerate(self.classes):
+            if is_over():
+                raise TimeIsOverError
             one = left.classes[class_id]
             for group_id, group in self.groups.items():
                 if left.refusal(one, group) is None:
                     self.pairs.append((at, group_id))
                     self.uses.append(uses_per_bp(left, one, group))
         self.keys = sorted({key for uses in self.uses for key in uses})
-        self._highs = quiet()
+        self._highs, self._watch = quiet(), Watch(is_over)
+        self._highs.cbSimplexInterrupt += self._watch
         if self._highs.passModel(self._program()) == highspy.HighsStatus.kError:
             raise FatalError("HiGHS could not take the problem of a loss")
 
@@ -192,6 +223,9 @@ class Recourse:
         highs, rows = self._highs, np.arange(len(upper), dtype=np.int32)
         highs.changeRowsBounds(len(rows), rows, lower, upper)
         highs.run()
+        self._watch.end()
+        if highs.getModelStatus() == highspy.HighsModelStatus.kInterrupt:
+            raise TimeIsOverError
         if highs.getModelStatus() not in _SOLVED:
             raise FatalError(f'HiGHS could not solve the loss of site "{self.lost_site_id}"')
         return np.array(highs.getSolution().row_dual)

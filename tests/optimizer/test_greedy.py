@@ -51,6 +51,19 @@ def test_equal_problems_give_equal_plans_whatever_the_order_of_arcs(problem: Pro
     assert greedy_plan(problem, arcs) == greedy_plan(problem, tuple(reversed(arcs)))
 
 
+def test_a_class_short_of_room_gets_all_its_arcs_unless_it_is_late() -> None:
+    problem = b.two_sites(classes=[b.traffic_class(rate_rps=60.0)])
+    arcs = find_arcs(problem).arcs
+    cheap = tuple(arc for arc in arcs if arc.group.group_id == B)
+
+    served = greedy_plan(problem, cheap, more=lambda _: arcs)
+    short = greedy_plan(problem, cheap, more=lambda _: arcs, is_late=lambda: True)
+
+    assert served.shares == greedy(problem).shares and served.shed == ()
+    assert [s.group_id for s in short.shares] == [B] and short.shed[0].basis_points > 0
+    assert messages(problem, served) == messages(problem, short) == []
+
+
 def test_the_cheap_site_is_filled_before_the_dear_one() -> None:
     problem = b.two_sites(classes=[b.traffic_class(rate_rps=60.0)])
     plan = greedy(problem)

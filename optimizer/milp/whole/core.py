@@ -16,8 +16,10 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.stopping import Watch
 from optimizer.milp.whole.matrix import Mask, Places, Whole
 from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
+from optimizer.milp.whole.simplex import EMPTY
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -29,30 +31,26 @@ _NEAR_COLUMNS = 10
 """Columns per class, on average, that a first point is looked for with."""
 
 
-_EMPTY = (
-    highspy.HighsModelStatus.kInfeasible,
-    highspy.HighsModelStatus.kUnboundedOrInfeasible,
-)
-"""No column has a price that pays without end: what may be unbounded is infeasible."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Budget:
     """What one search may spend: a relative gap, nodes, looks (how often HiGHS asks whether to go
-    on, the same each time), and time.
+    on, the same each time), and time. HiGHS never asks in the middle of a linear problem, which may
+    take minutes; there its own time limit holds, after `time_s`.
     """
 
     gap: float
     nodes: int
     is_over: Callable[[], bool]
     looks: float = INF
+    time_s: float = INF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """Whole columns of the best point (by column; None: none found) and a bound for all points
-    better than the cutoff (USD/h; inf: there is none). `is_done`: no budget cut the search short.
-    `was_interrupted`: a KeyboardInterrupt came and waits to be raised.
+    """The best point by column (None: none found), whole columns rounded, and a bound for all
+    points better than the cutoff (USD/h; inf: there is none). `is_done`: no budget cut the search
+    short. `was_interrupted`: a KeyboardInterrupt came and waits to be raised. `has_escaped`: some
+    traffic is on an escape, so only the whole columns are a point's.
     """
 
     values: Floats | None
@@ -60,6 +58,7 @@ class Answer:
     nodes: int
     is_done: bool
     was_interrupted: bool = False
+    has_escaped: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,15 +145,16 @@ class Core:
         highs.run()
         info, status = highs.getInfo(), highs.getModelStatus()
         nodes = max(0, int(info.mip_node_count))
-        if status in _EMPTY:
+        if status in EMPTY:  # no column has a price that pays without end
             return Answer(values=None, bound=INF, nodes=nodes, is_done=True)
         is_done = status == highspy.HighsModelStatus.kOptimal
-        values = None
+        values, has_escaped = None, False
         if info.primal_solution_status == highspy.SolutionStatus.kSolutionStatusFeasible:
             point = np.array(highs.getSolution().col_value)
             escaped = point[: len(self._asked)] > _ESCAPED * np.maximum(self._asked, 1e-12)
             self._wide |= escaped
-            values = np.zeros(self._relaxation.whole.columns)
+            has_escaped = bool(escaped.any())
+            values = np.where(place >= 0, point[place], 0.0)
             values[self._at] = np.round(point[at])
         return Answer(
             values=values,
@@ -162,6 +162,7 @@ class Core:
             nodes=nodes,
             is_done=is_done,
             was_interrupted=looks.was_interrupted,
+            has_escaped=has_escaped,
         )
 
     def _options(self, budget: Budget) -> dict[str, Any]:
@@ -172,6 +173,7 @@ class Core:
             "mip_rel_gap": budget.gap,
             "mip_abs_gap": 0.0,
             "mip_max_nodes": budget.nodes,
+            "time_limit": budget.time_s,
             "mip_feasibility_tolerance": _TOLERANCE,
             "primal_feasibility_tolerance": _TOLERANCE,
         }
@@ -213,21 +215,16 @@ class Core:
         return np.flatnonzero(~self._relaxation.whole.traffic | self._relaxation.met)
 
 
-class _Looks:
-    """Whether HiGHS is to stop: time is over, looks are spent, an interrupt came."""
+class _Looks(Watch):
+    """A watch whose looks are counted: they may be spent too."""
 
     def __init__(self, budget: Budget) -> None:
+        super().__init__(self._is_spent)
         self._budget, self._looks = budget, 0
-        self.was_interrupted = False
 
-    def __call__(self, event: Any) -> None:
+    def _is_spent(self) -> bool:
         self._looks += 1
-        try:
-            if self._looks > self._budget.looks or self._budget.is_over():
-                event.interrupt()
-        except KeyboardInterrupt:  # an exception must not pass through the solver
-            self.was_interrupted = True
-            event.interrupt()
+        return self._looks > self._budget.looks or self._budget.is_over()
 
 
 def _least(value: Floats, count: int) -> Places:

@@ -8,6 +8,7 @@ artificial traffic in it is still a bound.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,17 +16,12 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.stopping import Watch, never
 from optimizer.milp.whole.matrix import Mask, Places, Whole, spans
+from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run
 from optimizer.tables import Floats
-from sites.errors import FatalError
 
 INF = float("inf")
-
-_OPTIMAL = highspy.HighsModelStatus.kOptimal
-_EMPTY = (
-    highspy.HighsModelStatus.kInfeasible,
-    highspy.HighsModelStatus.kUnboundedOrInfeasible,
-)
 
 _BROKEN = 1e-6
 """Relative to a row's largest bound or coefficient."""
@@ -46,6 +42,7 @@ class Relaxed:
     """Optimum of a relaxation. `bound` holds for every point within the bounds given (USD/h; inf:
     there is none). `values` and `reduced` are by column, `balance_price` by balance row;
     `artificial` is traffic nobody carries (inf: rounds of rows were spent, this is no point).
+    `is_stopped`: time was over before the optimum, so only the bound means anything.
     """
 
     bound: float
@@ -53,6 +50,7 @@ class Relaxed:
     reduced: Floats
     balance_price: Floats
     artificial: float
+    is_stopped: bool = False
 
     @property
     def is_empty(self) -> bool:
@@ -68,7 +66,8 @@ class Relaxation:
         self.whole = whole
         self.seen = np.zeros(whole.columns, dtype=np.bool_)
         self.met = np.zeros(whole.rows, dtype=np.bool_)
-        self._highs = _fresh()
+        self._watch = Watch()
+        self._highs = fresh(self._watch)
         self._place = np.full(whole.columns, -1, dtype=np.intp)
         self._row_place = np.full(whole.rows, -1, dtype=np.intp)
         self._columns: Places = np.zeros(0, dtype=np.intp)
@@ -109,40 +108,53 @@ class Relaxation:
         self._add_rows(rows[self._row_place[rows] < 0])
         self._add_columns(columns[self._place[columns] < 0])
 
-    def solve(self, lower: Floats, upper: Floats) -> Relaxed:
-        """The optimum with every column between `lower` and `upper`.
+    def solve(
+        self, lower: Floats, upper: Floats, *, is_over: Callable[[], bool] = never
+    ) -> Relaxed:
+        """The optimum with every column between `lower` and `upper`, or what is proven when time
+        is over.
 
         Where traffic is left out its penalty rises, in steps: what others give way for may be worth
-        more than the first.
+        more than the first. Raises KeyboardInterrupt where one comes meanwhile.
         """
+        self._watch.is_over = is_over
         self._set_bounds(lower, upper)
         answer = self._settled()
-        if answer.artificial > ARTIFICIAL:
+        if answer.artificial > ARTIFICIAL and not answer.is_stopped:
             for raised in _RAISED:
                 self._penalise(raised * self._penalty)
-                answer = self._settled()
-                if answer.artificial <= ARTIFICIAL:
+                before, answer = answer.bound, self._settled()
+                if answer.is_stopped:
+                    answer = replace(answer, bound=max(answer.bound, before))
+                if answer.is_stopped or answer.artificial <= ARTIFICIAL:
                     break
             self._penalise(self._penalty)
-        self.seen |= answer.values > _CLOSE
-        self._drop_idle()
+        if not answer.is_stopped:
+            self.seen |= answer.values > _CLOSE
+            self._drop_idle()
         return answer
 
     def _penalise(self, price: float) -> None:
         count = self._artificial
         at, prices = np.arange(count, dtype=np.int32), np.full(count, price)
-        _must(self._highs.changeColsCost(count, at, prices), "change prices")
+        must(self._highs.changeColsCost(count, at, prices), "change prices")
 
     def _settled(self) -> Relaxed:
-        """Columns and rows join until none would change anything."""
-        answer = self._nothing()
+        """Columns and rows join until none would change anything, or time is over."""
+        answer, proven = self._nothing(), -INF
         for _ in range(_ROUNDS):
-            if self._run() in _EMPTY:
+            status = run(self._highs, self._watch)
+            if status in EMPTY:
                 return self._nothing()
             answer = self._answer()
+            proven = max(proven, answer.bound)
+            if status == STOPPED:
+                return replace(answer, bound=proven, is_stopped=True)
             missing, broken = self._priced(answer.reduced), self._broken(answer.values)
             if len(missing) == 0 and len(broken) == 0:
                 break
+            if self._watch.is_over():
+                return replace(answer, bound=proven, is_stopped=True)
             self.met[broken] = True
             self._add_rows(broken)
             self._add_columns(missing)
@@ -154,19 +166,6 @@ class Relaxation:
         none = np.zeros(self.whole.columns)
         prices = np.zeros(self._artificial)
         return Relaxed(bound=INF, values=none, reduced=none, balance_price=prices, artificial=0.0)
-
-    def _run(self) -> Any:
-        for attempt in _ATTEMPTS:
-            attempt(self._highs)
-            _must(self._highs.run(), "run")
-            status = self._highs.getModelStatus()
-            if status == _OPTIMAL or status in _EMPTY:
-                _as_usual(self._highs)
-                return status
-        raise FatalError(
-            f"relaxation ended with {self._highs.modelStatusToString(status)!r}; "
-            "report the problem that causes it"
-        )
 
     def _drop_idle(self) -> None:
         """Let go of waiting rows that stand idle in the basis, once they are many."""
@@ -184,18 +183,20 @@ class Relaxation:
             return
         basis = self._highs.getBasis()
         gone = np.flatnonzero(loose).astype(np.int32)
-        _must(self._highs.deleteRows(len(gone), gone), "let go of rows")
+        must(self._highs.deleteRows(len(gone), gone), "let go of rows")
         self._row_place[self._rows[gone]] = -1
         self._rows = self._rows[~loose]
         self._row_place[self._rows] = np.arange(len(self._rows))
         basis.row_status = [
             one for one, away in zip(basis.row_status, loose, strict=True) if not away
         ]
-        _must(self._highs.setBasis(basis), "take a basis")
+        must(self._highs.setBasis(basis), "take a basis")
 
     def _answer(self) -> Relaxed:
         whole = self.whole
         solution = self._highs.getSolution()
+        if not (solution.value_valid and solution.dual_valid):  # stopped before there was a basis
+            return replace(self._nothing(), bound=-INF)
         values = np.zeros(whole.columns)
         column_value = np.array(solution.col_value)
         values[self._columns] = column_value[self._artificial :]
@@ -237,6 +238,10 @@ class Relaxation:
         worth = reduced[out] * self._upper[out]
         return np.sort(out[np.argsort(worth, kind="stable")[:_FEW]])
 
+    def breaks(self, values: Floats) -> bool:
+        """Whether values by column, which keep every row held, break another row."""
+        return len(self._broken(values)) > 0
+
     def _broken(self, values: Floats) -> Places:
         whole = self.whole
         if whole.rows == 0:
@@ -253,14 +258,12 @@ class Relaxation:
         self._lower[changed], self._upper[changed] = lower[changed], upper[changed]
         there = changed[self._place[changed] >= 0]
         at = (self._place[there] + self._artificial).astype(np.int32)
-        _must(
-            self._highs.changeColsBounds(len(at), at, lower[there], upper[there]), "change bounds"
-        )
+        must(self._highs.changeColsBounds(len(at), at, lower[there], upper[there]), "change bounds")
 
     def _add_artificial(self) -> None:
         count = self._artificial
         at = self._row_place[self.whole.balance].astype(np.int32)
-        _must(
+        must(
             self._highs.addCols(
                 count,
                 np.full(count, self._penalty),
@@ -285,7 +288,7 @@ class Relaxation:
         entry, owner = entry[there], owner[there]
         self._place[columns] = len(self._columns) + np.arange(len(columns))
         self._columns = np.concatenate([self._columns, columns])
-        _must(
+        must(
             self._highs.addCols(
                 len(columns),
                 whole.cost[columns],
@@ -309,7 +312,7 @@ class Relaxation:
         entry, owner = entry[there], owner[there]
         self._row_place[rows] = len(self._rows) + np.arange(len(rows))
         self._rows = np.concatenate([self._rows, rows])
-        _must(
+        must(
             self._highs.addRows(
                 len(rows),
                 whole.row_lower[rows],
@@ -321,25 +324,6 @@ class Relaxation:
             ),
             "take rows",
         )
-
-
-def _as_usual(highs: Any) -> None:
-    """Dual simplex from where it stands."""
-    _must(highs.setOptionValue("simplex_strategy", 1), "choose dual simplex")
-
-
-def _by_primal(highs: Any) -> None:
-    """Primal simplex from where it stands: a point that dual simplex gave up on."""
-    _must(highs.setOptionValue("simplex_strategy", 4), "choose primal simplex")
-
-
-def _from_scratch(highs: Any) -> None:
-    """Dual simplex without what is known."""
-    _as_usual(highs)
-    _must(highs.clearSolver(), "forget")
-
-
-_ATTEMPTS = (_as_usual, _by_primal, _from_scratch)
 
 
 def _standing(whole: Whole, columns: Places) -> Places:
@@ -359,22 +343,3 @@ def _scale(whole: Whole) -> Floats:
 def _penalty(whole: Whole) -> float:
     """Price of a request/s nobody carries: above what any column's worth of one costs."""
     return 10.0 * float(np.abs(whole.cost).max(initial=1.0))
-
-
-def _fresh() -> Any:
-    highs = highspy.Highs()
-    options: dict[str, Any] = {
-        "output_flag": False,
-        "threads": 1,
-        "presolve": "off",
-        "primal_feasibility_tolerance": 1e-8,
-        "dual_feasibility_tolerance": 1e-8,
-    }
-    for name, value in options.items():
-        _must(highs.setOptionValue(name, value), f"set {name}")
-    return highs
-
-
-def _must(status: Any, action: str) -> None:
-    if status == highspy.HighsStatus.kError:
-        raise FatalError(f"HiGHS could not {action}; report the problem that causes it")

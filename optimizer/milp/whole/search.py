@@ -5,15 +5,16 @@ Decides how the gap asked for is spent and what goes first. Knows columns and ro
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from optimizer.milp.arrays import Matrix
 from optimizer.milp.highs import INTERRUPT, TIME_LIMIT
+from optimizer.milp.stopping import never
 from optimizer.milp.whole.ascent import first_columns
 from optimizer.milp.whole.core import Answer, Budget, Core
+from optimizer.milp.whole.limit import Limit
 from optimizer.milp.whole.matrix import Whole, take_whole
 from optimizer.milp.whole.relaxation import ARTIFICIAL, INF, Relaxation, Relaxed
 from optimizer.policy import PlanPolicy
@@ -56,43 +57,83 @@ class Searched:
     hit_limit: str = ""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Root:
+    """A matrix with its relaxation (None: time was over before it began) and what that came to.
+    `bound` holds for every point (USD/h; inf: there is none).
+    """
+
+    whole: Whole
+    bound: float
+    relaxation: Relaxation | None = None
+    relaxed: Relaxed | None = None
+
+
+def take_root(matrix: Matrix, *, limit: Limit | None = None) -> Root:
+    """The relaxation of a matrix, or what is proven of it once the time for searching is over.
+
+    Raises KeyboardInterrupt where one comes meanwhile.
+    """
+    is_over = never if limit is None else limit.is_over
+    whole = take_whole(matrix)
+    first = first_columns(matrix, upper=whole.upper, is_over=is_over)
+    if is_over():
+        return Root(whole=whole, bound=first.bound)
+    relaxation = Relaxation(whole, first=first.columns)
+    relaxed = relaxation.solve(whole.lower, whole.upper, is_over=is_over)
+    if relaxed.is_stopped:
+        return Root(whole=whole, bound=max(relaxed.bound, first.bound))
+    return Root(whole=whole, bound=relaxed.bound, relaxation=relaxation, relaxed=relaxed)
+
+
 def search(
-    matrix: Matrix, *, policy: PlanPolicy, is_over: Callable[[], bool], guess: Floats | None = None
+    root: Root, *, policy: PlanPolicy, limit: Limit | None = None, guess: Floats | None = None
 ) -> Searched:
-    """The best point of a matrix within the policy's gap and nodes.
+    """The best point of a matrix within the policy's gap and nodes, and the limit's part.
 
     `guess` holds values by column of the matrix, those of whole columns are tried as a point.
     Whatever time cuts short, the answer says so. An interrupt ends the search with its best point;
     raises KeyboardInterrupt where there is none yet.
     """
-    whole = take_whole(matrix)
-    relaxation = Relaxation(whole, first=first_columns(matrix, upper=whole.upper))
-    root = relaxation.solve(whole.lower, whole.upper)
     found = Found(bound=root.bound)
-    if root.is_empty:
+    if root.relaxation is None or root.relaxed is None:
+        return Searched(found=found, hit_limit=TIME_LIMIT)
+    if root.relaxed.is_empty:
         return Searched(found=found)
-    asked = _Asked(is_over)
-    rounds = _Rounds(relaxation, root, found=found, policy=policy, is_over=asked)
+    time = _Time(limit)
+    rounds = _Rounds(root.relaxation, root.relaxed, found=found, policy=policy, time=time)
     try:
-        rounds.run(_within(whole, guess))
+        rounds.run(_within(root.whole, guess))
     except KeyboardInterrupt:
         if found.values is None:
             raise
         return Searched(found=found, hit_limit=INTERRUPT)
-    hit = TIME_LIMIT if asked.was_over else "" if rounds.is_done else NODE_LIMIT
+    hit = TIME_LIMIT if time.was_over else "" if rounds.is_done else NODE_LIMIT
     return Searched(found=found, hit_limit=hit)
 
 
-class _Asked:
+class _Time:
     """Asks whether time is over and remembers if it ever was: then something was left out."""
 
-    def __init__(self, is_over: Callable[[], bool]) -> None:
-        self._is_over = is_over
+    def __init__(self, limit: Limit | None) -> None:
+        self._limit = limit
         self.was_over = False
 
-    def __call__(self) -> bool:
-        self.was_over = self.was_over or self._is_over()
+    def is_over(self) -> bool:
+        """Whether the part for this search is over."""
+        limit = self._limit
+        self.was_over = self.was_over or (limit is not None and limit.is_part_over())
         return self.was_over
+
+    def is_spent(self) -> bool:
+        """Whether not even the time set aside is left."""
+        is_spent = self._limit is not None and self._limit.is_spent()
+        self.was_over = self.was_over or is_spent
+        return is_spent
+
+    def left_s(self) -> float:
+        """Seconds left of the part."""
+        return INF if self._limit is None else self._limit.left_s()
 
 
 class _Rounds:
@@ -105,9 +146,9 @@ class _Rounds:
         *,
         found: Found,
         policy: PlanPolicy,
-        is_over: Callable[[], bool],
+        time: _Time,
     ) -> None:
-        self._relaxation, self._found, self._is_over = relaxation, found, is_over
+        self._relaxation, self._found, self._time = relaxation, found, time
         self._core = Core(relaxation, root, seed=policy.seed)
         self._gap, self._nodes = policy.gap_limit * _SEARCHED_GAP, policy.node_limit
         self.is_done = False
@@ -116,7 +157,7 @@ class _Rounds:
         """Until the gap is closed, nothing better is left, or a budget is spent."""
         if guess is not None:
             self._offer(guess)
-        elif not self._is_over():
+        elif not self._time.is_over():
             gap = max(_FIRST_GAP, self._gap * _SOLVER_GAP)
             first = self._core.first(self._budget(gap, most=_FIRST_NODES, looks=_FIRST_LOOKS))
             self._take(first)
@@ -124,7 +165,7 @@ class _Rounds:
         for width in (*widths, *[INF] * (_ROUNDS - len(widths))):
             if self._is_closed():
                 self.is_done = True
-            if self.is_done or self._is_over() or self._found.nodes >= self._nodes:
+            if self.is_done or self._time.is_over() or self._found.nodes >= self._nodes:
                 return
             self._search(width)
         self.is_done = self._is_closed()
@@ -145,28 +186,37 @@ class _Rounds:
         nodes = max(0, self._nodes - self._found.nodes)
         if most is not None:
             nodes = min(nodes, most)
-        return Budget(gap=gap, nodes=nodes, is_over=self._is_over, looks=looks)
+        time = self._time
+        return Budget(gap=gap, nodes=nodes, is_over=time.is_over, looks=looks, time_s=time.left_s())
 
     def _take(self, answer: Answer) -> None:
         self._found.nodes += answer.nodes
         if answer.values is not None:
+            is_last = answer.was_interrupted or self._time.is_over()
+            if is_last and not answer.has_escaped and not self._relaxation.breaks(answer.values):
+                self._keep(answer.values)  # there may be no time to look for the best of its kind
             self._offer(answer.values)
         if answer.was_interrupted:
             raise KeyboardInterrupt
 
     def _offer(self, values: Floats) -> None:
         """Try values of the whole columns (by column) as a point; counts follow from the others."""
-        whole, found = self._relaxation.whole, self._found
+        whole = self._relaxation.whole
         at = np.flatnonzero(whole.whole & ~whole.count)
         low, high = whole.lower.copy(), whole.upper.copy()
         low[at] = high[at] = np.clip(np.round(values[at]), whole.lower[at], whole.upper[at])
-        point = self._relaxation.solve(low, high)
-        if point.is_empty:
+        point = self._relaxation.solve(low, high, is_over=self._time.is_spent)
+        if point.is_empty or point.is_stopped:
             return
         self._core.learn(point)
-        cost = float(whole.cost @ point.values)
-        if point.artificial <= ARTIFICIAL and cost < found.cost:
-            found.values, found.cost = point.values, cost
+        if point.artificial <= ARTIFICIAL:
+            self._keep(point.values)
+
+    def _keep(self, values: Floats) -> None:
+        """A point, if it is the best so far."""
+        cost = float(self._relaxation.whole.cost @ values)
+        if cost < self._found.cost:
+            self._found.values, self._found.cost = values, cost
 
     def _is_closed(self) -> bool:
         found = self._found

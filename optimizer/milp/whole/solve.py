@@ -8,7 +8,6 @@ that keeps the best plan so far and its bound.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from math import inf
 
 import numpy as np
 
@@ -16,8 +15,11 @@ from optimizer.costs import relative_gap
 from optimizer.milp.arrays import Matrix, compile_arrays
 from optimizer.milp.constraints_survive import SurvivalCut
 from optimizer.milp.highs import INTERRUPT, OUTSIDE, TIME_LIMIT, Point
-from optimizer.milp.survive import Losses
-from optimizer.milp.whole.search import search
+from optimizer.milp.survive import Losses, Survived
+from optimizer.milp.survive_local import certify
+from optimizer.milp.whole.fallback import fall_back
+from optimizer.milp.whole.limit import Limit
+from optimizer.milp.whole.search import search, take_root
 from optimizer.milp.whole.to_plan import plan_of
 from optimizer.outcome import Outcome, SolveStatus
 from optimizer.plan import Plan
@@ -30,7 +32,6 @@ from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from optimizer.verify_limits import is_above
 from sites.clock import Clock
-from sites.units import MS_PER_S
 
 METHOD = "tree over the columns that matter, the rest left at a bound"
 
@@ -46,32 +47,7 @@ class _Asked:
     tables: Tables
     arcs: ArcTable
     reach: Reach
-    time: _Time
-
-
-class _Time:
-    """The policy's time limit, and the part of it that one search may take."""
-
-    def __init__(self, problem: Problem, clock: Clock | None) -> None:
-        self._clock = clock
-        self._end_ms = self._part_ms = inf
-        if clock is not None:
-            self._end_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
-            self._part_ms = self._end_ms
-
-    def is_over(self) -> bool:
-        """Whether all of it is over."""
-        return self._clock is not None and self._clock.monotonic_ms() >= self._end_ms
-
-    def is_part_over(self) -> bool:
-        """Whether the part is over."""
-        return self._clock is not None and self._clock.monotonic_ms() >= self._part_ms
-
-    def take_half(self) -> None:
-        """The next part is half of what is left."""
-        if self._clock is not None:
-            now_ms = self._clock.monotonic_ms()
-            self._part_ms = now_ms + (self._end_ms - now_ms) / 2
+    limit: Limit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,17 +67,18 @@ def solve_whole(
 ) -> Outcome:
     """The cheapest checked plan within the policy's gap and nodes, over all arcs and rows.
 
-    `start` is a first guess. Without a clock there is no time limit. An infeasible problem comes
-    back without relaxations. Raises FatalError if the solver errs.
+    `start` is a first guess. Without a clock there is no time limit. Where time ends before there
+    is a plan, `start` or a greedy plan is taken if it keeps every limit. An infeasible problem
+    comes back without relaxations. Raises FatalError if the solver errs.
     """
-    time = _Time(problem, clock)
+    limit = Limit(problem, clock)
     tables = tabulate(problem)
     asked = _Asked(
         problem=problem,
         tables=tables,
         arcs=Sweep(tables).table(),
         reach=Reach(problem),
-        time=time,
+        limit=limit,
     )
     rounds = _Rounds(asked, start=start)
     try:
@@ -113,9 +90,16 @@ def solve_whole(
     bound, nodes, hit = rounds.bound, rounds.nodes, rounds.hit_limit
     if rounds.is_empty:
         return _no_plan(SolveStatus.INFEASIBLE, bound, nodes, "infeasible: no plan fits")
-    if rounds.best is None:
-        return _no_plan(SolveStatus.NO_PLAN, bound, nodes, f"no plan found before {hit} was spent")
-    return _judged(problem, rounds.best, bound=bound, nodes=nodes, hit_limit=hit)
+    if rounds.best is not None:
+        return _judged(problem, rounds.best, bound=bound, nodes=nodes, hit_limit=hit)
+    message = f"no plan found before {hit} was spent"
+    if hit == TIME_LIMIT:
+        plan = fall_back(asked.reach, tables, asked.arcs, start=start, limit=limit)
+        outcome = _judged(problem, plan, bound=bound, nodes=nodes, hit_limit=hit)
+        if outcome.plan is not None:
+            return outcome
+        message += f"; raise it or start from a plan. Of a greedy plan {outcome.message}"
+    return _no_plan(SolveStatus.NO_PLAN, bound, nodes, message)
 
 
 class _Rounds:
@@ -133,24 +117,30 @@ class _Rounds:
         gap_limit = asked.problem.plan_policy.gap_limit
         losses: Losses | None = None
         cuts: tuple[SurvivalCut, ...] = ()
-        for _ in range(_MOST_ROUNDS):
-            if is_asked(asked.reach):
-                asked.time.take_half()
+        for turn in range(_MOST_ROUNDS):
             matrix = compile_arrays(asked.tables, asked.arcs, cuts=cuts)
+            if turn == 0:
+                asked.limit.set_aside()
             made = _search(asked, matrix, start=self._start)
             self._note(made)
-            is_cut_short = self.hit_limit == TIME_LIMIT and not asked.time.is_over()
+            is_cut_short = self.hit_limit == TIME_LIMIT and not asked.limit.is_over()
             if made.plan is None or made.point is None:
                 if is_cut_short:
                     continue
                 return
             if losses is None:
                 groups = [asked.tables.group(int(at)) for at in matrix.horizon[0].placeable.group]
-                losses = Losses(asked.reach, groups)
-            survived = losses.survive(made.plan)
+                losses = Losses(asked.reach, groups, is_over=asked.limit.is_over)
+            if asked.limit.is_over():  # no cut will be used any more
+                survived = Survived(plan=certify(asked.reach, made.plan))
+            else:
+                survived = losses.survive(made.plan)
             self._start = survived.plan
             if self.best is None or _cost(survived.plan) < _cost(self.best):
                 self.best = survived.plan
+            if is_asked(asked.reach) and asked.limit.is_over():
+                self.hit_limit = TIME_LIMIT
+                return
             new = tuple(cut for cut in survived.cuts if _is_broken(cut, made.point))
             if (self.hit_limit and not is_cut_short) or not (new or is_cut_short):
                 return
@@ -169,8 +159,10 @@ class _Rounds:
 def _search(asked: _Asked, matrix: Matrix, *, start: Plan | None) -> _Round:
     """One matrix solved, its point made a plan."""
     guess = None if start is None else _columns_of(matrix, start)
-    policy, is_over = asked.problem.plan_policy, asked.time.is_part_over
-    made = search(matrix, policy=policy, is_over=is_over, guess=guess)
+    root = take_root(matrix, limit=asked.limit)
+    if is_asked(asked.reach):
+        asked.limit.take_half()
+    made = search(root, policy=asked.problem.plan_policy, limit=asked.limit, guess=guess)
     found = made.found
     plan, point = None, None
     if found.values is not None:

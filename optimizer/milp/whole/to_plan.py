@@ -17,6 +17,8 @@ from optimizer.milp.inputs import take_inputs
 from optimizer.plan import CandidateArc, Plan
 from optimizer.reach import Reach
 from optimizer.tables import Floats
+from sites.assignment import ReplicaGroup
+from sites.traffic import TrafficClass
 
 _DUST = 1e-9
 """Requests/s; below it an arc is not looked up. `extract` has its own, larger one."""
@@ -35,16 +37,12 @@ def plan_of(
     for at in used:
         one = reach.classes[ids[p.arcs.cls[at]]]
         group = groups[p.local[p.arcs.group[at]]]
-        entry, way = reach.entry(one), reach.way(one, group.site_id)
-        assert entry is not None and way is not None, "an arc has a lawful path"
         x[one.class_id, group.group_id] = float(flow[at])
         arcs.append(
-            CandidateArc(
-                class_id=one.class_id,
-                group=group,
-                ingress_site_id=entry.site_id,
-                path=way.sites,
-                transit_countries=way.transit_countries,
+            candidate(
+                reach,
+                one,
+                group,
                 ttft_ms=float(p.arcs.ttft_ms[at]),
                 replica_seconds=float(p.arcs.replica_seconds[at]),
                 network_usd_per_request=0.0,  # `costs` prices the plan
@@ -60,3 +58,27 @@ def plan_of(
         named["risk"] = dict(zip(p.risks, values[p.column("risk")].tolist(), strict=True))
     point = Point(status=PointStatus.STOPPED, values=named, bound=bound)
     return extract_plan(inputs, point, method=method), point
+
+
+def candidate(
+    reach: Reach,
+    one: TrafficClass,
+    group: ReplicaGroup,
+    *,
+    ttft_ms: float,
+    replica_seconds: float,
+    network_usd_per_request: float,
+) -> CandidateArc:
+    """An arc of a table by name, with its lawful path."""
+    entry, way = reach.entry(one), reach.way(one, group.site_id)
+    assert entry is not None and way is not None, "an arc has a lawful path"
+    return CandidateArc(
+        class_id=one.class_id,
+        group=group,
+        ingress_site_id=entry.site_id,
+        path=way.sites,
+        transit_countries=way.transit_countries,
+        ttft_ms=ttft_ms,
+        replica_seconds=replica_seconds,
+        network_usd_per_request=network_usd_per_request,
+    )

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from benchmarks.fleets import facility_location
 from optimizer.milp.arrays import Matrix
+from optimizer.milp.stopping import never
 from optimizer.milp.whole import search as searches
 from optimizer.milp.whole.core import Budget, Core, _only_uses, _tied
 from optimizer.milp.whole.matrix import Whole, take_whole
 from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
-from optimizer.milp.whole.search import search
 from optimizer.problem import Problem
 from tests.optimizer import builders
-from tests.optimizer.whole.test_whole import Looks, matrix_of, never
+from tests.optimizer.whole.test_whole import Looks, matrix_of, search
 
 EXACT = Budget(gap=0.0, nodes=100_000, is_over=never)
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from benchmarks.fleets import CFLP_INSTANCES, cflp, facility_location
 from optimizer.milp.arrays import Matrix, compile_arrays
+from optimizer.milp.stopping import never
 from optimizer.milp.whole import relaxation as relaxations
+from optimizer.milp.whole import search as searches
 from optimizer.milp.whole.ascent import first_columns
+from optimizer.milp.whole.limit import Limit
 from optimizer.milp.whole.matrix import take_whole
 from optimizer.milp.whole.relaxation import Relaxation
-from optimizer.milp.whole.search import search
+from optimizer.milp.whole.search import Searched, take_root
 from optimizer.milp.whole.solve import solve_whole
 from optimizer.outcome import SolveStatus
 from optimizer.policy import PlanPolicy
@@ -39,9 +44,23 @@ def matrix_of(problem: Problem) -> Matrix:
     return compile_arrays(tables, Sweep(tables).table())
 
 
-def never() -> bool:
-    """No time limit."""
-    return False
+class Watched(Limit):
+    """A limit whose every part is over when a callable says so."""
+
+    def __init__(self, problem: Problem, is_over: Callable[[], bool]) -> None:
+        super().__init__(problem, None)
+        self._is_over = is_over
+
+    def is_over(self) -> bool:
+        return self._is_over()
+
+    is_part_over = is_spent = is_over
+
+
+def search(matrix: Matrix, *, policy: PlanPolicy, is_over: Callable[[], bool] = never) -> Searched:
+    """A matrix searched from its root on."""
+    limit = Watched(matrix.horizon[0].tables.problem, is_over)
+    return searches.search(take_root(matrix, limit=limit), policy=policy, limit=limit)
 
 
 @pytest.mark.parametrize("name", CFLP_INSTANCES)
@@ -91,7 +110,7 @@ def test_pricing_and_lazy_rows_give_the_optimum_of_everything() -> None:
     whole = take_whole(matrix)
     everything = matrix.horizon[0].column("x").astype(np.intp)
 
-    first = first_columns(matrix, upper=whole.upper)
+    first = first_columns(matrix, upper=whole.upper).columns
     few = Relaxation(whole, first=first).solve(whole.lower, whole.upper)
     none = Relaxation(whole, first=everything[:0]).solve(whole.lower, whole.upper)
     every = Relaxation(whole, first=everything).solve(whole.lower, whole.upper)
@@ -174,7 +193,7 @@ def test_what_time_cuts_short_says_so() -> None:
     assert whole.found.values is not None and whole.hit_limit == ""
     assert every.asked > 10
 
-    for most in range(0, every.asked + 1, 3):
+    for most in (*range(0, every.asked, every.asked // 30), every.asked):
         looks = Looks(most)
         made = search(matrix, policy=problem.plan_policy, is_over=looks)
         assert (made.hit_limit == "time_limit_s") == (looks.asked > most)
@@ -206,7 +225,7 @@ def test_an_interrupt_inside_the_solver_keeps_what_the_solver_has() -> None:
     best = search(matrix, policy=problem.plan_policy, is_over=every).found
 
     kept = 0
-    for most in range(1, every.asked, 2):
+    for most in range(1, every.asked, every.asked // 40):
         try:
             looks = Looks(most, interrupt=True)
             made = search(matrix, policy=problem.plan_policy, is_over=looks)
@@ -234,6 +253,138 @@ def test_no_time_at_all_ends_at_once() -> None:
     assert outcome.bound_usd_per_h > 0
 
 
+class _Ticking(ManualClock):
+    """A clock that is a second on at every look."""
+
+    def monotonic_ms(self) -> int:
+        self.advance_ms(1_000)
+        return super().monotonic_ms()
+
+
+def within(problem: Problem, limit_s: float) -> Problem:
+    """The problem with another time limit, half a second more."""
+    return replace(problem, plan_policy=replace(problem.plan_policy, time_limit_s=limit_s + 0.5))
+
+
+def test_a_relaxation_stopped_anywhere_proves_a_bound() -> None:
+    problem = facility_location(sites=20, classes=80, seed=4)
+    matrix, every = matrix_of(problem), Looks(float("inf"))
+    root = take_root(matrix, limit=Watched(problem, every))
+    best = search(matrix, policy=problem.plan_policy).found
+
+    bounds = []
+    for most in range(0, every.asked, every.asked // 40):
+        stopped = take_root(matrix, limit=Watched(problem, Looks(most)))
+        assert stopped.bound <= best.cost * (1 + 1e-9)
+        if stopped.relaxation is None:
+            bounds.append(stopped.bound)
+            made = searches.search(stopped, policy=problem.plan_policy)
+            assert (made.found.values, made.hit_limit) == (None, "time_limit_s")
+    assert len(bounds) > 10
+    assert bounds[0] > 0 and max(bounds) > 0.9 * root.bound
+
+
+def test_an_interrupt_in_the_relaxation_comes_through() -> None:
+    problem = facility_location(sites=20, classes=80, seed=4)
+    matrix, every = matrix_of(problem), Looks(float("inf"))
+    take_root(matrix, limit=Watched(problem, every))
+
+    for most in range(0, every.asked, every.asked // 20):
+        with pytest.raises(KeyboardInterrupt):
+            take_root(matrix, limit=Watched(problem, Looks(most, interrupt=True)))
+
+
+def test_whenever_time_ends_there_is_a_plan_with_its_bound() -> None:
+    problem = facility_location(sites=20, classes=80, seed=4)
+    best = solve_whole(problem)
+    assert best.plan is not None
+
+    methods = set()
+    for limit_s in (0, 1, 3, 10, 30, 60, 100, 200, 300, 400, 600, 1_000, 3_000, 10_000):
+        outcome = solve_whole(within(problem, float(limit_s)), clock=_Ticking())
+        assert outcome.plan is not None, outcome.message
+        methods.add(outcome.plan.method)
+        assert outcome.status is SolveStatus.LIMIT or outcome.plan.hit_limit == ""
+        assert check_plan(within(problem, float(limit_s)), outcome.plan) == ()
+        assert outcome.bound_usd_per_h <= best.plan.cost.total_usd_per_h * (1 + ROUNDED)
+    assert methods == {"greedy", best.plan.method}
+
+
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(
+    problem=builders.rich_problems(),
+    part=st.sampled_from((0.0, 0.1)),
+    limit_s=st.integers(0, 150),
+)
+def test_whenever_time_ends_what_there_is_is_honest(
+    problem: Problem, part: float, limit_s: int
+) -> None:
+    problem = replace(problem, plan_policy=replace(problem.plan_policy, exposure_part=part))
+    best = solve_whole(problem)
+    hurried = within(problem, float(limit_s))
+
+    outcome = solve_whole(hurried, clock=_Ticking())
+
+    assert outcome.status is not SolveStatus.FAULT, outcome.message
+    if best.plan is None:
+        assert outcome.status in (SolveStatus.NO_PLAN, best.status)
+        return
+    assert outcome.bound_usd_per_h <= best.plan.cost.total_usd_per_h * (1 + ROUNDED) + 1e-6
+    if outcome.plan is None:
+        assert outcome.status is SolveStatus.NO_PLAN
+        assert "time_limit_s" in outcome.message
+        return
+    assert check_plan(hurried, outcome.plan) == ()
+    if outcome.status is SolveStatus.OPTIMAL:
+        assert outcome.plan.gap <= problem.plan_policy.gap_limit
+
+
+def test_without_time_an_earlier_plan_that_fits_is_kept() -> None:
+    problem = facility_location(sites=12, classes=40)
+    earlier = solve_whole(problem).plan
+    assert earlier is not None
+
+    outcome = solve_whole(within(problem, 1.0), clock=_Racing(), start=earlier)
+
+    assert outcome.status is SolveStatus.LIMIT and outcome.plan is not None
+    assert (outcome.plan.groups, outcome.plan.shares) == (earlier.groups, earlier.shares)
+    assert outcome.plan.gap > 0
+
+
+def test_without_time_an_earlier_plan_that_fits_no_more_is_not() -> None:
+    problem = facility_location(sites=12, classes=40)
+    earlier = solve_whole(problem).plan
+    assert earlier is not None
+    lost = earlier.groups[0].group.site_id
+    gone = replace(
+        problem,
+        fleet=replace(
+            problem.fleet,
+            sites=tuple(
+                replace(s, pools=()) if s.site_id == lost else s for s in problem.fleet.sites
+            ),
+        ),
+    )
+
+    for changed in (replace(problem, lost_sites=(lost,)), gone):
+        outcome = solve_whole(changed, clock=_Racing(), start=earlier)
+        assert outcome.plan is not None, outcome.message
+        assert outcome.plan.method == "greedy"
+        assert check_plan(changed, outcome.plan) == ()
+
+
+def test_without_time_a_limit_that_greed_breaks_leaves_no_plan() -> None:
+    too_late = builders.traffic_class(ttft_ms=0.5)
+    problem = builders.two_sites(
+        classes=[too_late], plan_policy=PlanPolicy(max_shed_basis_points=0)
+    )
+
+    outcome = solve_whole(problem, clock=_Racing())
+
+    assert outcome.status is SolveStatus.NO_PLAN
+    assert "raise it or start from a plan" in outcome.message and "shed" in outcome.message
+
+
 def test_nothing_can_be_served() -> None:
     too_late = builders.traffic_class(ttft_ms=0.5)
     outcome = solve_whole(builders.two_sites(classes=[too_late]))
@@ -257,7 +408,7 @@ def test_the_penalty_of_traffic_left_out_rises_where_it_is_too_low(
 ) -> None:
     matrix = matrix_of(facility_location(sites=12, classes=40, seed=3))
     whole = take_whole(matrix)
-    first = first_columns(matrix, upper=whole.upper)
+    first = first_columns(matrix, upper=whole.upper).columns
     right = Relaxation(whole, first=first).solve(whole.lower, whole.upper)
 
     monkeypatch.setattr(relaxations, "_penalty", lambda _: 0.01)
