@@ -7,7 +7,8 @@ first reason why a class may not run somewhere; what to do about it is for other
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from math import inf
 
 from optimizer.plan import PruneReason
@@ -41,8 +42,15 @@ class Refusal:
     unit: str = ""
 
 
-_Stand = tuple[HardwarePool | None, ServingPoint | None]
-"""The pool a group stands on and what one of its replicas does there."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stand:
+    """The pool a group stands on, what one of its replicas does there, and the replica-seconds of a
+    request by class, as far as asked for.
+    """
+
+    pool: HardwarePool | None
+    point: ServingPoint | None
+    seconds: dict[str, float] = field(default_factory=dict)
 
 
 class Reach:
@@ -74,20 +82,21 @@ class Reach:
 
     def pool(self, group: ReplicaGroup) -> HardwarePool | None:
         """The pool a group stands on, None if the fleet has none."""
-        return self._stand(group)[0]
+        return self._stand(group).pool
 
     def point(self, group: ReplicaGroup) -> ServingPoint | None:
         """What one replica of the group does, None if the catalog does not say."""
-        return self._stand(group)[1]
+        return self._stand(group).point
 
     def _stand(self, group: ReplicaGroup) -> _Stand:
-        if group not in self._stands:
+        stand = self._stands.get(group)
+        if stand is None:
             pool, point = self._pools.get((group.site_id, group.pool_id)), None
             if pool is not None:
                 key = (group.variant_id, pool.accelerator, group.accelerators_per_replica)
                 point = self._points.get(key)
-            self._stands[group] = (pool, point)
-        return self._stands[group]
+            stand = self._stands[group] = _Stand(pool=pool, point=point)
+        return stand
 
     def entry(self, one: TrafficClass) -> MarketAccess | None:
         """The nearest access of the class's market that is not lost and that its data may cross."""
@@ -126,6 +135,15 @@ class Reach:
         policy = self.policies[one.residency_policy_id]
         return self.paths.rtt_ms(policy, source=entry.site_id, target=site_id)
 
+    def ways_ms(self, one: TrafficClass, site_ids: Iterable[str]) -> list[float]:
+        """`way_ms` to each of some sites, inf where there is no way."""
+        entry = self.entry(one)
+        if entry is None:
+            return [inf for _ in site_ids]
+        policy, source = self.policies[one.residency_policy_id], entry.site_id
+        found = (self.paths.rtt_ms(policy, source=source, target=s) for s in site_ids)
+        return [inf if way_ms is None else way_ms for way_ms in found]
+
     def ttft_ms(self, one: TrafficClass, group: ReplicaGroup) -> float | None:
         """Market RTT + path RTT + queueing at the ceiling + TTFT of the serving point (ms)."""
         point = self.point(group)
@@ -143,8 +161,15 @@ class Reach:
 
         More where the KV cache limits how many are held at a time; inf where not one is.
         """
-        pool, point = self._stand(group)
-        assert point is not None and pool is not None, f"{group.group_id} has no serving point"
+        stand = self._stand(group)
+        seconds = stand.seconds.get(one.class_id)
+        if seconds is None:
+            pool, point = stand.pool, stand.point
+            assert point is not None and pool is not None, f"{group.group_id} has no serving point"
+            seconds = stand.seconds[one.class_id] = self._replica_seconds(one, pool, point)
+        return seconds
+
+    def _replica_seconds(self, one: TrafficClass, pool: HardwarePool, point: ServingPoint) -> float:
         slots = self._slots(one, pool, point)
         if slots <= 0:
             return inf
@@ -167,7 +192,7 @@ class Reach:
         policy = self.policies[one.residency_policy_id]
         if site_id in self.lost:
             return Refusal(reason=PruneReason.SITE_UNAVAILABLE, limit="available", actual="lost")
-        if not self._may_process(policy, site):
+        if not self.may_process(policy, site):
             return Refusal(
                 reason=PruneReason.RESIDENCY,
                 limit=_processing(policy),
@@ -179,7 +204,8 @@ class Reach:
             return Refusal(reason=PruneReason.TRANSIT, limit=_crossing(policy), actual="no path")
         return None
 
-    def _may_process(self, policy: ResidencyPolicy, site: Site) -> bool:
+    def may_process(self, policy: ResidencyPolicy, site: Site) -> bool:
+        """Whether data under a policy may be processed at a site."""
         key = (policy.policy_id, site.site_id)
         if key not in self._laws:
             tags = site.residency_tags
@@ -190,9 +216,26 @@ class Reach:
         """The first reason why the group may not answer the class, or None if it may."""
         return self.site_refusal(one, group.site_id) or self._group_refusal(one, group)
 
+    def suits(self, one: TrafficClass, group: ReplicaGroup) -> bool:
+        """Whether replicas like the group's may answer the class, however near they stand."""
+        point = self.point(group)
+        if point is None or self._unsuited(one, group) is not None:
+            return False
+        return self._slow(one, point, ttft_ms=0.0) is None
+
     def _group_refusal(self, one: TrafficClass, group: ReplicaGroup) -> Refusal | None:
+        unsuited = self._unsuited(one, group)
+        if unsuited is not None:
+            return unsuited
+        point = self.point(group)
+        assert point is not None, "without one it is unsuited"
+        ttft_ms = self._ttft_ms(one, group.site_id, point)
+        assert ttft_ms is not None, "site_refusal ruled out a missing path"
+        return self._slow(one, point, ttft_ms=ttft_ms)
+
+    def _unsuited(self, one: TrafficClass, group: ReplicaGroup) -> Refusal | None:
         variant = self.problem.catalog.variant(group.variant_id)
-        pool, point = self._stand(group)
+        pool, point = self.pool(group), self.point(group)
         if group.variant_id not in self.services[one.service_id].variant_ids:
             allowed = " ".join(self.services[one.service_id].variant_ids)
             return Refusal(reason=PruneReason.QUALITY, limit=allowed, actual=group.variant_id)
@@ -210,7 +253,7 @@ class Reach:
             return Refusal(
                 reason=PruneReason.NO_SERVING_POINT, limit="a serving point", actual="none"
             )
-        return self._unfit(one, pool, point) or self._slow(one, group.site_id, point)
+        return self._unfit(one, pool, point)
 
     def _unfit(self, one: TrafficClass, pool: HardwarePool, point: ServingPoint) -> Refusal | None:
         """Memory, KV cache, and a pool that is interrupted before a replica is ready."""
@@ -238,9 +281,7 @@ class Reach:
             )
         return None
 
-    def _slow(self, one: TrafficClass, site_id: str, point: ServingPoint) -> Refusal | None:
-        ttft_ms = self._ttft_ms(one, site_id, point)
-        assert ttft_ms is not None, "site_refusal ruled out a missing path"
+    def _slow(self, one: TrafficClass, point: ServingPoint, *, ttft_ms: float) -> Refusal | None:
         if point.percentile < one.slo.percentile:
             return Refusal(
                 reason=PruneReason.LATENCY,
@@ -248,15 +289,19 @@ class Reach:
                 actual=point.percentile,
                 unit="percentile",
             )
-        latest_ms = one.slo.ttft_ms * (_MIX_TTFT_PARTS if one.slo.over_mix else 1.0)
         late = (
-            ("ms TTFT", latest_ms, ttft_ms),
+            ("ms TTFT", latest_ttft_ms(one), ttft_ms),
             ("ms TPOT", one.slo.tpot_ms, point.tpot_ms),
         )
         for unit, limit, actual in late:
             if actual > limit + TOLERANCE_MS:
                 return Refusal(reason=PruneReason.LATENCY, limit=limit, actual=actual, unit=unit)
         return None
+
+
+def latest_ttft_ms(one: TrafficClass) -> float:
+    """The TTFT that no single arc of the class may pass (ms)."""
+    return one.slo.ttft_ms * (_MIX_TTFT_PARTS if one.slo.over_mix else 1.0)
 
 
 def _processing(policy: ResidencyPolicy) -> str:

@@ -199,11 +199,12 @@ class _Replay:
         self.listed: dict[str, dict[str, _Answer]] = _listed(plan)
         self.now: dict[RowKey, float] = defaultdict(float)
         self.slack: dict[RowKey, float] = defaultdict(float)
+        self.used: dict[str, dict[RowKey, float]] = {}
         for class_id, shares in self.held.items():
-            for key, used in self._used(reach, class_id, shares).items():
+            self.used[class_id], rounding = self._used(reach, class_id, shares)
+            for key, used in self.used[class_id].items():
                 self.now[key] += used
-            for key, used in self._used(reach, class_id, dict.fromkeys(shares, 1)).items():
-                self.slack[key] += used
+                self.slack[key] += rounding[key]
 
     def violations(self) -> Iterator[Violation]:
         """Loss by loss, in order of site."""
@@ -231,12 +232,12 @@ class _Replay:
             yield from faults
             if faults:
                 continue
-            for key, used in self._used(self.reach, class_id, self.held[class_id]).items():
+            for key, used in self.used[class_id].items():
                 more[key] -= used
-            for key, used in self._used(left, class_id, answer.shares).items():
+            uses, rounding = self._used(left, class_id, answer.shares)
+            for key, used in uses.items():
                 more[key] += used
-            for key, used in self._used(left, class_id, dict.fromkeys(answer.shares, 1)).items():
-                slack[key] += used
+                slack[key] += rounding[key]
         yield from self._overfull(lost_site_id, more, slack)
 
     def _unlisted(
@@ -281,13 +282,18 @@ class _Replay:
                     remedy="place replicas elsewhere or state more of it as exposed",
                 )
 
-    def _used(self, reach: Reach, class_id: str, shares: Mapping[str, int]) -> dict[RowKey, float]:
+    def _used(
+        self, reach: Reach, class_id: str, shares: Mapping[str, int]
+    ) -> tuple[dict[RowKey, float], dict[RowKey, float]]:
+        """What so many basis points of a class at some groups use, and one more at each of them."""
         used: dict[RowKey, float] = defaultdict(float)
+        one_more: dict[RowKey, float] = defaultdict(float)
         for group_id, basis_points in shares.items():
             each = uses_per_bp(reach, self.protected[class_id], self.groups[group_id])
             for key, part in each.items():
                 used[key] += part * basis_points
-        return used
+                one_more[key] += part
+        return used, one_more
 
 
 _UNITS = {"throughput": "busy replicas", "supply_limit": "W", "link_bandwidth": "bit/s"}

@@ -9,23 +9,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
-from math import ceil
+from math import ceil, inf
+from typing import TypeVar
 
 from optimizer.costs import exposure_usd_per_h, relative_gap
-from optimizer.plan import ExposedTraffic, Plan, PlannedGroup, SurvivalShare
+from optimizer.plan import ExposedTraffic, Plan, SurvivalShare
 from optimizer.reach import Reach
-from optimizer.survive import (
-    AfterLoss,
-    RowKey,
-    answering_sites,
-    is_asked,
-    limits_left,
-    protected_classes,
-    uses_per_bp,
-)
-from sites.traffic import TrafficClass
+from optimizer.survive import AfterLoss, answering_sites, is_asked, protected_classes
+from optimizer.survive_placed import Options, Placed, Uses
 from sites.units import WHOLE_BP
 
 FEWEST_NEIGHBOURS = 3
@@ -33,6 +26,11 @@ FEWEST_NEIGHBOURS = 3
 
 HEADROOM_WANTED = 2
 """Nearest sites are taken in until they have so many times the room that is needed."""
+
+Key = TypeVar("Key", str, int)
+
+_WIDE = 2.0
+"""A link that leaves so many times what may move cannot fill, whatever sums of floats add to it."""
 
 _ROUNDING = 1e-9
 _DUST_BP = 1e-3
@@ -89,78 +87,43 @@ def with_certificate(reach: Reach, plan: Plan, *, answers: Iterable[LossAnswer])
     )
 
 
-@dataclass(kw_only=True, slots=True)
-class Tally:
-    """What is used of each limit beyond or below what the plan's traffic uses, for one loss."""
-
-    now: Mapping[RowKey, float]
-    limits: dict[RowKey, float]
-    others: Mapping[RowKey, float] = field(default_factory=dict)
-    more: dict[RowKey, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, uses: Mapping[RowKey, float], basis_points: int) -> None:
-        """Use so many basis points' worth more (negative: less)."""
-        for key, each in uses.items():
-            self.more[key] += each * basis_points
-
-    def left(self, key: RowKey) -> float:
-        """What is left of a limit, below 0 where more is used."""
-        return self.limits[key] - self.now.get(key, 0.0) - self.more.get(key, 0.0)
-
-    def fits(self, uses: Mapping[RowKey, float], *, gently: bool = False) -> int:
-        """Most basis points that still fit, rounded up: the checker forgives each share one.
-
-        `gently`: beside what others use; else they give way.
-        """
-        most = float(WHOLE_BP)
-        for key, each in uses.items():
-            if each == 0:
-                continue
-            left = self.limits[key] - self.now.get(key, 0.0) - self.more.get(key, 0.0)
-            if gently:
-                left -= self.others.get(key, 0.0)
-            if left <= 0:
-                return 0
-            most = min(most, left / each - _ROUNDING)
-        return max(0, ceil(most))
-
-
 class Survivors:
-    """The traffic of some classes of one plan and where it could go, worked out once.
+    """The protected traffic of one plan and where it could go, worked out once.
 
-    The protected classes unless others are named.
+    Groups and limits go by their positions in `placed`. Of each limit `spare` is what protected
+    traffic leaves, `others` what the rest uses.
     """
 
-    def __init__(
-        self, reach: Reach, plan: Plan, *, classes: Mapping[str, TrafficClass] | None = None
-    ) -> None:
+    def __init__(self, reach: Reach, plan: Plan) -> None:
         self.reach = reach
-        self.classes = protected_classes(reach) if classes is None else classes
-        self.groups = {g.group.group_id: g for g in plan.groups if g.replicas > 0}
-        self.limits = limits_left(reach, self.groups.values())
+        self.classes = protected_classes(reach)
+        self.placed = Placed(reach, (g for g in plan.groups if g.replicas > 0))
         self.shed = {s.class_id: s.basis_points for s in plan.shed}
-        self.held: dict[str, dict[str, int]] = {class_id: {} for class_id in self.classes}
+        self.held: dict[str, dict[int, int]] = {class_id: {} for class_id in self.classes}
         for share in plan.shares:
             if share.class_id in self.held:
-                self.held[share.class_id][share.group_id] = share.basis_points
-        self._of_variant: dict[str, list[PlannedGroup]] = defaultdict(list)
-        for one in self.groups.values():
-            self._of_variant[one.group.variant_id].append(one)
-        self._options: dict[tuple[str, str], tuple[str, ...]] = {}
+                at = self.placed.group_at[share.group_id]
+                self.held[share.class_id][at] = share.basis_points
+        self._options: dict[tuple[str, str], Options] = {}
         self._answering: dict[tuple[str, str], tuple[str, ...]] = {}
-        self._uses: dict[tuple[str, str, str], dict[RowKey, float]] = {}
-        self.now: dict[RowKey, float] = defaultdict(float)
+        self._standing: dict[tuple[str, int], Uses] = {}
+        now = [0.0] * len(self.placed.limits)
         for class_id, shares in self.held.items():
-            for group_id, basis_points in shares.items():
-                for key, each in self.uses(reach, class_id, group_id).items():
-                    self.now[key] += each * basis_points
-        self.others: dict[RowKey, float] = defaultdict(float)
+            for at, basis_points in shares.items():
+                for key, each in self.uses(reach, class_id, at):
+                    now[key] += each * basis_points
+        self.others = [0.0] * len(self.placed.limits)
         for share in plan.shares:
             if share.class_id not in self.classes:
-                group = self.groups[share.group_id].group
-                uses = uses_per_bp(reach, reach.classes[share.class_id], group)
-                for key, each in uses.items():
+                one, at = reach.classes[share.class_id], self.placed.group_at[share.group_id]
+                uses = self.placed.standing(one, at) + self.placed.crossing(reach, one, at)
+                for key, each in uses:
                     self.others[key] += each * share.basis_points
+        limits = zip(self.placed.limits, now, strict=True)
+        self.spare = [limit - used for limit, used in limits]
+        self._link_spare_bps = min(
+            (self.spare[at] - self.others[at] for at in self.placed.link_keys), default=inf
+        )
         self.touched = self._touched()
 
     def losses(self) -> tuple[str, ...]:
@@ -171,24 +134,10 @@ class Survivors:
         """The answer that keeps what can stay and moves the rest to the nearest sites with room:
         first to room nobody uses, then to what other traffic can give up.
         """
-        left = AfterLoss(self.reach, lost_site_id)
-        tally = Tally(now=self.now, limits=self.limits, others=self.others)
-        classes = self.in_order(self.touched[lost_site_id])
-        for class_id in classes:
-            for group_id, basis_points in self.held[class_id].items():
-                tally.add(self.uses(self.reach, class_id, group_id), -basis_points)
-        stays = {c: self._keep(left, c, tally=tally, lost_site_id=lost_site_id) for c in classes}
-        for class_id in classes:
-            self._place(left, class_id, tally=tally, shares=stays[class_id], gently=True)
-        pushed = [
-            self._place(left, class_id, tally=tally, shares=stays[class_id], gently=False)
-            for class_id in classes
-        ]
-        answer = self.answer(left, {c: stays[c] for c in classes}, lost_site_id=lost_site_id)
-        return replace(answer, pushes=any(pushed))
+        return _Nearest(self, lost_site_id).answer()
 
     def answer(
-        self, left: Reach, shares: Mapping[str, Mapping[str, int]], *, lost_site_id: str
+        self, left: Reach, shares: Mapping[str, Mapping[int, int]], *, lost_site_id: str
     ) -> LossAnswer:
         """The certificate's entries for what classes have after a loss; without what is as before
         and without classes nobody may answer any more.
@@ -196,14 +145,17 @@ class Survivors:
         survival: list[SurvivalShare] = []
         exposed: list[ExposedTraffic] = []
         for class_id in sorted(shares):
-            has = {g: bp for g, bp in sorted(shares[class_id].items()) if bp}
+            has = {at: bp for at, bp in sorted(shares[class_id].items()) if bp}
             if has == self.held[class_id] or not self.has_arc(left, class_id, lost_site_id):
                 continue
             survival += [
                 SurvivalShare(
-                    lost_site_id=lost_site_id, class_id=class_id, group_id=g, basis_points=bp
+                    lost_site_id=lost_site_id,
+                    class_id=class_id,
+                    group_id=self.placed.group_ids[at],
+                    basis_points=bp,
                 )
-                for g, bp in has.items()
+                for at, bp in has.items()
             ]
             missing = self.wanted(class_id) - sum(has.values())
             if missing > 0:
@@ -222,31 +174,17 @@ class Survivors:
         """Classes as they are served when room is short: low priority numbers first, then id."""
         return sorted(class_ids, key=lambda c: (self.classes[c].priority, c))
 
-    def options(self, left: Reach, class_id: str, *, lost_too: bool = False) -> tuple[str, ...]:
+    def options(self, left: Reach, class_id: str) -> Options:
         """Placed groups that may answer a class entering where it then enters, nearest first.
 
-        With `lost_too`, those at the lost site are among them where the class enters as before.
+        Those at the lost site are among them where the class enters as before.
         """
         one = self.classes[class_id]
         entry = left.entry(one)
-        if entry is None:
-            return ()
-        key = (class_id, entry.site_id)
+        key = (class_id, entry.site_id if entry else "")
         if key not in self._options:
-            reach = self._entering(left, class_id)
-            found = []
-            for variant_id in self.reach.services[one.service_id].variant_ids:
-                for placed in self._of_variant.get(variant_id, ()):
-                    if reach.refusal(one, placed.group) is not None:
-                        continue
-                    way_ms = reach.way_ms(one, placed.group.site_id)
-                    assert way_ms is not None, "refused where there is no way"
-                    found.append((way_ms, placed.group.group_id))
-            self._options[key] = tuple(group_id for _, group_id in sorted(found))
-        if lost_too:
-            return self._options[key]
-        lost = left.lost - self.reach.lost
-        return tuple(g for g in self._options[key] if self.groups[g].group.site_id not in lost)
+            self._options[key] = self.placed.options(self._entering(left, class_id), one)
+        return self._options[key]
 
     def has_arc(self, left: Reach, class_id: str, lost_site_id: str) -> bool:
         """Whether any site left could lawfully answer the class if replicas were there."""
@@ -254,7 +192,8 @@ class Survivors:
         entry = left.entry(one)
         if entry is None:
             return False
-        if any(True for _ in self.options(left, class_id)):
+        sites = self.placed.site_ids
+        if any(sites[at] != lost_site_id for at in self.options(left, class_id).at):
             return True
         key = (class_id, entry.site_id)
         if key not in self._answering:
@@ -269,20 +208,27 @@ class Survivors:
         one = self.classes[class_id]
         return self.reach if left.entry(one) == self.reach.entry(one) else left
 
-    def uses(self, left: Reach, class_id: str, group_id: str) -> dict[RowKey, float]:
-        """What a basis point of a class at a group uses, entering where it then enters."""
-        entry = left.entry(self.classes[class_id])
-        key = (class_id, group_id, entry.site_id if entry else "")
-        if key not in self._uses:
-            one, group = self.classes[class_id], self.groups[group_id].group
-            self._uses[key] = uses_per_bp(left, one, group)
-        return self._uses[key]
+    def standing(self, class_id: str, at: int) -> Uses:
+        """What a basis point of a class uses of a group's replicas and its site's power."""
+        key = (class_id, at)
+        if key not in self._standing:
+            self._standing[key] = self.placed.standing(self.classes[class_id], at)
+        return self._standing[key]
 
-    def busy(self, class_id: str, group_id: str) -> float:
-        """Replicas of a group that a basis point of a class keeps busy."""
-        group = self.groups[group_id].group
-        seconds = self.reach.replica_seconds(self.classes[class_id], group)
-        return self.reach.rates[class_id] / WHOLE_BP * seconds
+    def crossing(self, left: Reach, class_id: str, at: int) -> Uses:
+        """What it uses of the links to the group's site from where the class then enters."""
+        return self.placed.crossing(left, self.classes[class_id], at)
+
+    def uses(self, left: Reach, class_id: str, at: int) -> Uses:
+        """What a basis point of a class uses in all, entering where it then enters."""
+        return self.standing(class_id, at) + self.crossing(left, class_id, at)
+
+    def may_fill_links(self, class_ids: Iterable[str]) -> bool:
+        """Whether any link may fill when all of some classes moves: only then is it worth while to
+        look up which links they cross.
+        """
+        bits = (self.placed.bits_per_bp(self.classes[c]) for c in class_ids)
+        return _WIDE * WHOLE_BP * sum(bits) >= self._link_spare_bps
 
     def _touched(self) -> dict[str, set[str]]:
         touched: dict[str, set[str]] = defaultdict(set)
@@ -290,83 +236,142 @@ class Survivors:
             entry = self.reach.entry(one)
             if entry is not None:
                 touched[entry.site_id].add(class_id)
-            for group_id in self.held[class_id]:
-                touched[self.groups[group_id].group.site_id].add(class_id)
+            for at in self.held[class_id]:
+                touched[self.placed.site_ids[at]].add(class_id)
         return dict(touched)
 
-    def _keep(
-        self, left: Reach, class_id: str, *, tally: Tally, lost_site_id: str
-    ) -> dict[str, int]:
+
+class _Nearest:
+    """One loss, answered with the nearest sites; `more` is what is used of each limit beyond or
+    below what the plan's protected traffic uses.
+    """
+
+    def __init__(self, survivors: Survivors, lost_site_id: str) -> None:
+        self.survivors, self.lost_site_id = survivors, lost_site_id
+        self.left = AfterLoss(survivors.reach, lost_site_id)
+        self.more = [0.0] * len(survivors.spare)
+        self.follows_links = survivors.may_fill_links(survivors.touched[lost_site_id])
+
+    def answer(self) -> LossAnswer:
+        """What stays stays; the rest is placed class by class, gently first."""
+        survivors = self.survivors
+        classes = survivors.in_order(survivors.touched[self.lost_site_id])
+        for class_id in classes:
+            for at, basis_points in survivors.held[class_id].items():
+                self._add(survivors.reach, class_id, at, -basis_points)
+        shares = {class_id: self._keep(class_id) for class_id in classes}
+        for class_id in classes:
+            self._place(class_id, shares[class_id], gently=True)
+        pushed = [self._place(class_id, shares[class_id], gently=False) for class_id in classes]
+        answer = survivors.answer(self.left, shares, lost_site_id=self.lost_site_id)
+        return replace(answer, pushes=any(pushed))
+
+    def _keep(self, class_id: str) -> dict[int, int]:
         """What stays of a class: whole where it enters as before, else as far as it is lawful and
         fits.
         """
-        one, shares = self.classes[class_id], self.held[class_id]
-        before, after = self.reach.entry(one), left.entry(one)
-        moved = before is not None and before.site_id == lost_site_id
-        kept: dict[str, int] = {}
-        for group_id, basis_points in sorted(shares.items()):
-            group = self.groups[group_id].group
-            if after is None or group.site_id == lost_site_id:
+        survivors, placed = self.survivors, self.survivors.placed
+        one = survivors.classes[class_id]
+        before, after = survivors.reach.entry(one), self.left.entry(one)
+        moved = before is not None and before.site_id == self.lost_site_id
+        kept: dict[int, int] = {}
+        for at, basis_points in sorted(survivors.held[class_id].items()):
+            if after is None or placed.site_ids[at] == self.lost_site_id:
                 continue
-            if moved and left.refusal(one, group) is not None:
+            if moved and self.left.refusal(one, placed.groups[at]) is not None:
                 continue
-            uses = self.uses(left, class_id, group_id)
-            stays = min(basis_points, tally.fits(uses)) if moved else basis_points
+            stays = min(basis_points, self._room(class_id, at)) if moved else basis_points
             if stays:
-                tally.add(uses, stays)
-                kept[group_id] = stays
+                self._add(self.left, class_id, at, stays)
+                kept[at] = stays
         return kept
 
-    def _place(
-        self, left: Reach, class_id: str, *, tally: Tally, shares: dict[str, int], gently: bool
-    ) -> int:
+    def _place(self, class_id: str, shares: dict[int, int], *, gently: bool) -> int:
         """Spread what is missing over the nearest sites with room, by how much room each has.
 
         Answers how many basis points that placed.
         """
-        missing = self.wanted(class_id) - sum(shares.values())
+        survivors, site_ids = self.survivors, self.survivors.placed.site_ids
+        missing = survivors.wanted(class_id) - sum(shares.values())
         if missing <= 0:
             return 0
-        options = self.options(left, class_id)
-        free = (
-            (group_id, tally.fits(self.uses(left, class_id, group_id), gently=gently))
-            for group_id in options
-        )
-        near = self._neighbours(free, missing=missing)
+        options = survivors.options(self.left, class_id).at
+        options = [at for at in options if site_ids[at] != self.lost_site_id]
+        near, full = self._neighbours(class_id, options, missing=missing, gently=gently)
         total = sum(room for _, room in near)
-        parts = [(group_id, missing * room // total) for group_id, room in near]
-        parts += [(group_id, missing) for group_id, _ in near]
-        parts += [(group_id, missing) for group_id in options]
+        parts = [(at, missing * room // total) for at, room in near]
+        parts += [(at, missing) for at, _ in near]
+        parts += [(at, missing) for at in options if at not in full]
         open_bp = missing
-        for group_id, part in parts:
+        for at, part in parts:
             if open_bp <= 0:
                 break
-            uses = self.uses(left, class_id, group_id)
-            gained = min(part, open_bp, tally.fits(uses, gently=gently))
+            gained = min(part, open_bp, self._room(class_id, at, gently=gently))
             if gained > 0:
-                tally.add(uses, gained)
-                shares[group_id] = shares.get(group_id, 0) + gained
+                self._add(self.left, class_id, at, gained)
+                shares[at] = shares.get(at, 0) + gained
                 open_bp -= gained
         return missing - open_bp
 
     def _neighbours(
-        self, free: Iterable[tuple[str, int]], *, missing: int
-    ) -> list[tuple[str, int]]:
-        """(group, room) at the nearest sites: at least three, with twice the room needed."""
-        near: list[tuple[str, int]] = []
+        self, class_id: str, options: Iterable[int], *, missing: int, gently: bool
+    ) -> tuple[list[tuple[int, int]], set[int]]:
+        """(group, room) at the nearest sites: at least three, with twice the room needed. And the
+        groups on the way there that have none.
+        """
+        near: list[tuple[int, int]] = []
+        full: set[int] = set()
         sites: set[str] = set()
-        for group_id, room in free:
-            site_id = self.groups[group_id].group.site_id
-            enough = sum(r for _, r in near) >= HEADROOM_WANTED * missing
+        found = 0
+        for at in options:
+            site_id = self.survivors.placed.site_ids[at]
+            enough = found >= HEADROOM_WANTED * missing
             if enough and len(sites) >= FEWEST_NEIGHBOURS and site_id not in sites:
                 break
+            room = self._room(class_id, at, gently=gently)
             if room > 0:
-                near.append((group_id, room))
+                near.append((at, room))
                 sites.add(site_id)
-        return near
+                found += room
+            else:
+                full.add(at)
+        return near, full
+
+    def _room(self, class_id: str, at: int, *, gently: bool = False) -> int:
+        """Most basis points of a class that still fit at a group, rounded up: the checker forgives
+        each share one. Links, which take a while to look up, only where its site has room.
+
+        `gently`: beside what others use; else they give way.
+        """
+        room = self._fits(self.survivors.standing(class_id, at), gently=gently)
+        if room > 0 and self.follows_links:
+            links = self.survivors.crossing(self.left, class_id, at)
+            room = min(room, self._fits(links, gently=gently))
+        return room
+
+    def _fits(self, uses: Uses, *, gently: bool) -> int:
+        most = float(WHOLE_BP)
+        for key, each in uses:
+            if each == 0:
+                continue
+            left = self.survivors.spare[key] - self.more[key]
+            if gently:
+                left -= self.survivors.others[key]
+            if left <= 0:
+                return 0
+            most = min(most, left / each - _ROUNDING)
+        return max(0, ceil(most))
+
+    def _add(self, left: Reach, class_id: str, at: int, basis_points: int) -> None:
+        """So many basis points more of a class at a group (negative: less)."""
+        uses = self.survivors.standing(class_id, at)
+        if self.follows_links:
+            uses += self.survivors.crossing(left, class_id, at)
+        for key, each in uses:
+            self.more[key] += each * basis_points
 
 
-def whole_shares(parts: Mapping[str, float], *, wanted: int) -> dict[str, int]:
+def whole_shares(parts: Mapping[Key, float], *, wanted: int) -> dict[Key, int]:
     """Whole basis points of parts given in basis points, at most `wanted` in all.
 
     Rounded down, then the largest remainders up, as far as the sum of the parts goes.

@@ -28,6 +28,9 @@ def spread(reach: Reach, plan: Plan) -> Iterator[Violation]:
     in_zone: dict[tuple[str, str], list[int]] = defaultdict(list)
     served: dict[str, int] = defaultdict(int)
     for share in plan.shares:
+        one = reach.classes[share.class_id]
+        if one.spread_sites <= 1 and one.spread_zones <= 1:
+            continue  # all of it may be in one place
         site = reach.problem.fleet.site(share.site_id)
         at_site[share.class_id, share.site_id].append(share.basis_points)
         in_zone[share.class_id, zone_of(site)].append(share.basis_points)

@@ -7,9 +7,8 @@ for and goes on from there when more is asked. Policies that may cross the same 
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable
 from dataclasses import dataclass
+from heapq import heappop, heappush
 from math import inf
 
 from sites.fleet import Fleet, Link
@@ -18,8 +17,8 @@ from sites.residency import ResidencyPolicy, may_transit
 _Rule = frozenset[str]
 """The countries among a fleet's that data may cross."""
 
-_Hop = tuple[float, str, Link]
-"""RTT of a link (ms), the site it leads to, the link."""
+_Hop = tuple[float, int, int]
+"""RTT of a link (ms), the positions of the site it leads to and of the link."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,12 +44,14 @@ class Ways:
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
-        self._links = _by_site(fleet.links)
+        self._at = {site.site_id: at for at, site in enumerate(fleet.sites)}
+        self._ends = [(self._at[k.site_a], self._at[k.site_b]) for k in fleet.links]
+        self._links = self._by_site()
         self._countries = sorted(
             {s.country for s in fleet.sites} | {c for k in fleet.links for c in k.transit_countries}
         )
         self._rules: dict[str, _Rule] = {}
-        self._hops: dict[_Rule, dict[str, tuple[_Hop, ...]]] = {}
+        self._hops: dict[_Rule, list[tuple[_Hop, ...]]] = {}
         self._searches: dict[tuple[_Rule, str], _Search] = {}
         self._of_policy: dict[tuple[str, str], _Search | None] = {}
 
@@ -60,12 +61,12 @@ class Ways:
         Policies of one id are taken to be one policy.
         """
         search = self._search(policy, source)
-        return None if search is None else search.rtt_ms(target)
+        return None if search is None else search.rtt_ms(self._at[target])
 
     def way(self, policy: ResidencyPolicy, *, source: str, target: str) -> Way | None:
         """The lawful shortest way between two sites, None if there is none."""
         search = self._search(policy, source)
-        if search is None or search.rtt_ms(target) is None:
+        if search is None or search.rtt_ms(self._at[target]) is None:
             return None
         if target not in search.ways:
             search.ways[target] = self._way(search, target)
@@ -79,9 +80,10 @@ class Ways:
             if self._fleet.site(source).country not in rule:
                 self._of_policy[key] = None
             else:
-                self._of_policy[key] = self._searches.setdefault(
-                    (rule, source), _Search(source, hops=self._hops_under(rule))
-                )
+                if (rule, source) not in self._searches:
+                    hops = self._hops_under(rule)
+                    self._searches[rule, source] = _Search(self._at[source], hops=hops)
+                self._of_policy[key] = self._searches[rule, source]
         return self._of_policy[key]
 
     def _rule(self, policy: ResidencyPolicy) -> _Rule:
@@ -90,87 +92,87 @@ class Ways:
             self._rules[policy.policy_id] = frozenset(open_to)
         return self._rules[policy.policy_id]
 
-    def _hops_under(self, rule: _Rule) -> Callable[[str], tuple[_Hop, ...]]:
-        """Which links of a site may be crossed, their countries and the far end's all open."""
-        known = self._hops.setdefault(rule, {})
-
-        def hops(site_id: str) -> tuple[_Hop, ...]:
-            if site_id not in known:
-                known[site_id] = tuple(
-                    (link.rtt_ms, there, link)
-                    for link, there in self._links.get(site_id, ())
-                    if self._fleet.site(there).country in rule
-                    and rule.issuperset(link.transit_countries)
+    def _hops_under(self, rule: _Rule) -> list[tuple[_Hop, ...]]:
+        """Which links of each site may be crossed, their countries and the far end's all open."""
+        if rule not in self._hops:
+            is_open = [site.country in rule for site in self._fleet.sites]
+            links = self._fleet.links
+            self._hops[rule] = [
+                tuple(
+                    (links[link].rtt_ms, there, link)
+                    for link, there in beside
+                    if is_open[there] and rule.issuperset(links[link].transit_countries)
                 )
-            return known[site_id]
+                for beside in self._links
+            ]
+        return self._hops[rule]
 
-        return hops
+    def _by_site(self) -> list[list[tuple[int, int]]]:
+        """(link, far end) of each site's links, in order of id."""
+        beside: list[list[tuple[int, int]]] = [[] for _ in self._fleet.sites]
+        for link in sorted(range(len(self._ends)), key=lambda k: self._fleet.links[k].link_id):
+            a, b = self._ends[link]
+            beside[a].append((link, b))
+            beside[b].append((link, a))
+        return beside
 
     def _way(self, search: _Search, target: str) -> Way:
-        rtt_ms, links = search.rtt_ms(target), search.links(target)
+        rtt_ms, sites, links = search.rtt_ms(self._at[target]), [self._at[target]], list[Link]()
         assert rtt_ms is not None, "asked for only where there is a way"
-        sites, crossed = [search.source], list[str]()
-        for link in links:
-            sites.append(link.site_b if link.site_a == sites[-1] else link.site_a)
-            crossed += [*link.transit_countries, self._fleet.site(sites[-1]).country]
-        ends = {self._fleet.site(search.source).country, self._fleet.site(target).country}
+        while sites[-1] != search.source:
+            link = search.came[sites[-1]]
+            a, b = self._ends[link]
+            sites.append(b if a == sites[-1] else a)
+            links.append(self._fleet.links[link])
+        sites.reverse()
+        links.reverse()
+        crossed, passed = list[str](), [self._fleet.sites[at] for at in sites]
+        for crossing, site in zip(links, passed[1:], strict=True):
+            crossed += [*crossing.transit_countries, site.country]
+        ends = {passed[0].country, passed[-1].country}
         return Way(
-            sites=tuple(sites),
-            links=links,
+            sites=tuple(site.site_id for site in passed),
+            links=tuple(links),
             rtt_ms=rtt_ms,
             transit_countries=tuple(c for c in dict.fromkeys(crossed) if c not in ends),
         )
 
 
 class _Search:
-    """Dijkstra from one site, taken up again where it stopped. `ways` are those already told."""
+    """Dijkstra from one site, taken up again where it stopped. `ways` are those already told,
+    `came` the last link of the way to each site seen.
+    """
 
-    def __init__(self, source: str, *, hops: Callable[[str], tuple[_Hop, ...]]) -> None:
+    def __init__(self, source: int, *, hops: list[tuple[_Hop, ...]]) -> None:
         self.source = source
         self.ways: dict[str, Way] = {}
+        self.came = [-1] * len(hops)
         self._hops = hops
-        self._settled: dict[str, float] = {}
-        self._best = {source: 0.0}
-        self._came: dict[str, tuple[str, Link]] = {}
-        self._heap: list[tuple[float, int, str]] = [(0.0, 0, source)]
+        self._best = [inf] * len(hops)
+        self._best[source] = 0.0
+        self._heap: list[tuple[float, int, int]] = [(0.0, 0, source)]
         self._pushed = 0
 
-    def rtt_ms(self, target: str) -> float | None:
+    def rtt_ms(self, target: int) -> float | None:
         """RTT to a site (ms), None if it cannot be reached."""
-        if target not in self._settled:
+        heap, best = self._heap, self._best
+        if heap and heap[0][0] < best[target]:
             self._settle(target)
-        return self._best.get(target)
+        return best[target] if best[target] < inf else None
 
-    def links(self, target: str) -> tuple[Link, ...]:
-        """Links to a site that `rtt_ms` was asked for, from the source on."""
-        back: list[Link] = []
-        here = target
-        while here != self.source:
-            here, link = self._came[here]
-            back.append(link)
-        return tuple(reversed(back))
-
-    def _settle(self, target: str) -> None:
+    def _settle(self, target: int) -> None:
         """Go on until no site still to be looked at is nearer than the target is known to be: only
         a shorter way replaces a known one.
         """
-        settled, best, heap = self._settled, self._best, self._heap
-        while heap and heap[0][0] < best.get(target, inf):
-            rtt_ms, _, here = heapq.heappop(heap)
-            if here in settled:
-                continue
-            settled[here] = rtt_ms
-            for link_ms, there, link in self._hops(here):
+        best, came, heap, hops, pushed = self._best, self.came, self._heap, self._hops, self._pushed
+        while heap and heap[0][0] < best[target]:
+            rtt_ms, _, here = heappop(heap)
+            if rtt_ms > best[here]:
+                continue  # a shorter way was found since
+            for link_ms, there, link in hops[here]:
                 reached_ms = rtt_ms + link_ms
-                if reached_ms < best.get(there, inf):
-                    self._pushed += 1
-                    best[there], self._came[there] = reached_ms, (here, link)
-                    heapq.heappush(heap, (reached_ms, self._pushed, there))
-
-
-def _by_site(links: tuple[Link, ...]) -> dict[str, tuple[tuple[Link, str], ...]]:
-    beside: dict[str, list[tuple[Link, str]]] = {}
-    for link in sorted(links, key=lambda k: k.link_id):
-        beside.setdefault(link.site_a, []).append((link, link.site_b))
-        beside.setdefault(link.site_b, []).append((link, link.site_a))
-    return {site_id: tuple(ends) for site_id, ends in beside.items()}
+                if reached_ms < best[there]:
+                    pushed += 1
+                    best[there], came[there] = reached_ms, link
+                    heappush(heap, (reached_ms, pushed, there))
+        self._pushed = pushed

@@ -104,12 +104,12 @@ class _Loss:
             self._vacate(joining)
             self.free = np.union1d(self.free, joining)
             point = self._solve()
-        ids, parts = self.ground.class_ids, dict[str, dict[str, float]]()
+        ids, parts = self.ground.class_ids, dict[str, dict[int, float]]()
         for at in self.free:
             parts[ids[at]] = {}
         for at in np.flatnonzero(point.basis_points > 0):
-            group_id = self.ground.group_ids[point.pairs.group[at]]
-            parts[ids[point.pairs.row[at]]][group_id] = float(point.basis_points[at])
+            group = int(point.pairs.group[at])
+            parts[ids[point.pairs.row[at]]][group] = float(point.basis_points[at])
         wanted = self.survivors.wanted
         shares = {c: whole_shares(has, wanted=wanted(c)) for c, has in parts.items()}
         return self.survivors.answer(self.left, shares, lost_site_id=self.lost_site_id)
@@ -183,7 +183,10 @@ class _Loss:
 
     def _passed(self, point: _Point) -> Positions:
         """Limits not looked at so far that the point passes."""
-        used = self.ground.used(self.left, point.pairs, point.basis_points)
+        ids = self.ground.class_ids
+        follows_links = self.survivors.may_fill_links(ids[at] for at in self.free)
+        looked_at = ~self.ground.is_link | follows_links
+        used = self.ground.used(self.left, point.pairs, point.basis_points, looked_at=looked_at)
         most = np.maximum(0.0, self.room)
         passed = ~self.tight & (used > most + _OVERFULL * self.ground.whole)
         return np.flatnonzero(passed)

@@ -87,30 +87,30 @@ class Ground:
         reach, self.survivors = survivors.reach, survivors
         self.class_ids = tuple(sorted(survivors.classes))
         self._class_at = {class_id: at for at, class_id in enumerate(self.class_ids)}
-        self.group_ids = tuple(sorted(survivors.groups))
-        self._group_at = {g: at for at, g in enumerate(self.group_ids)}
-        keys = sorted(survivors.limits)
-        self._key_at = {key: at for at, key in enumerate(keys)}
+        self._placed = placed = survivors.placed
+        keys = placed.keys
         self.limits = len(keys)
         self.price = _scaled(np.array([shed_price_usd_per_h(reach, c) for c in self.class_ids]))
         self.wanted = np.array([float(survivors.wanted(c)) for c in self.class_ids])
-        self.whole = np.array([survivors.limits[key] for key in keys])
-        self.room = self.whole - np.array([survivors.now.get(key, 0.0) for key in keys])
-        self._is_link = np.array([key[0] == "link_bandwidth" for key in keys], dtype=np.bool_)
+        self.whole, self.room = np.array(placed.limits), np.array(survivors.spare)
+        self.is_link = np.array([key[0] == "link_bandwidth" for key in keys], dtype=np.bool_)
         self.is_busy = np.array([key[0] == "throughput" for key in keys], dtype=np.bool_)
-        sites = [survivors.groups[g].group.site_id for g in self.group_ids]
-        self._site_of = np.array(sites)
-        busy = [self._key_at["throughput", g] for g in self.group_ids]
-        self._busy_key = np.array(busy, dtype=np.intp)
-        supply = [self._key_at["supply_limit", s] for s in sites]
-        self._supply_key = np.array(supply, dtype=np.intp)
-        self._busy_w = np.array([self._watts(g) for g in self.group_ids])
+        self._site_of = np.array(placed.site_ids)
+        self._busy_key = np.array(placed.busy_key, dtype=np.intp)
+        self._supply_key = np.array(placed.supply_key, dtype=np.intp)
+        self._busy_w = np.array(placed.busy_w)
         self.pairs = self.pairs_of(reach, self.class_ids)
-        self._first = np.searchsorted(self.pairs.row, np.arange(len(self.class_ids) + 1))
+        self._first = self._first_of(self.pairs.row)
         gives = _cheapest_others(survivors, plan)
-        self.others = np.array([survivors.others[k] if k in gives else 0.0 for k in keys])
         self.pushing = np.array([gives.get(key, 0.0) for key in keys])
+        gives_way = np.array([key in gives for key in keys], dtype=np.bool_)
+        self.others = np.where(gives_way, survivors.others, 0.0)
         self.pushing *= self._least_spared() / max(self.pushing.max(initial=0.0), 1e-300)
+        held = self.pairs.only(np.flatnonzero(self.pairs.held > 0))
+        uses = self.all_uses(reach, held)
+        self._planned, self._planned_row = uses, held.row[uses.pair]
+        self._planned_use = uses.each * held.held[uses.pair]
+        self._planned_first = self._first_of(self._planned_row)
         self._holders = self._who_holds()
 
     def positions(self, class_ids: Sequence[str]) -> Positions:
@@ -124,18 +124,18 @@ class Ground:
     def pairs_of(self, left: Reach, class_ids: Sequence[str]) -> Pairs:
         """The pairs of some classes (in order of id), entering where they enter in `left`."""
         survivors = self.survivors
-        found = [
-            (self._class_at[class_id], class_id, group_id)
-            for class_id in class_ids
-            for group_id in survivors.options(left, class_id, lost_too=True)
+        options = [survivors.options(left, class_id) for class_id in class_ids]
+        held = [
+            survivors.held[class_id].get(group, 0)
+            for class_id, one in zip(class_ids, options, strict=True)
+            for group in one.at
         ]
-        held = [survivors.held[class_id].get(group_id, 0) for _, class_id, group_id in found]
-        busy = [survivors.busy(class_id, group_id) for _, class_id, group_id in found]
+        counts = [len(one.at) for one in options]
         return Pairs(
-            row=np.array([at for at, _, _ in found], dtype=np.intp),
-            group=np.array([self._group_at[g] for _, _, g in found], dtype=np.intp),
+            row=np.repeat(self.positions(class_ids), counts),
+            group=np.concatenate([_NO_GROUP, *(one.group for one in options)]),
             held=np.array(held, dtype=np.float64),
-            busy=np.array(busy, dtype=np.float64),
+            busy=np.concatenate([np.zeros(0), *(one.busy for one in options)]),
         )
 
     def pairs_at(self, rows: Positions) -> Pairs:
@@ -145,25 +145,30 @@ class Ground:
 
     def held_at(self, rows: Positions) -> Floats:
         """What the planned traffic of some classes uses of every limit."""
-        pairs = self.pairs_at(rows)
-        return self.used(self.survivors.reach, pairs, pairs.held)
+        first = self._planned_first[rows]
+        at = spans(first, self._planned_first[rows + 1] - first)
+        return self._sums(self._planned.key[at], self._planned_use[at])
 
-    def used(self, left: Reach, pairs: Pairs, basis_points: Floats) -> Floats:
-        """What so many basis points on each pair, entering as in `left`, use of every limit."""
+    def used(self, left: Reach, pairs: Pairs, basis_points: Floats, *, looked_at: Flags) -> Floats:
+        """What so many basis points on each pair, entering as in `left`, use of the limits looked
+        at.
+        """
         flowing = np.flatnonzero(basis_points > 0)
-        uses = self.all_uses(left, pairs.only(flowing))
-        weights = uses.each * basis_points[flowing][uses.pair]
-        used: Floats = np.bincount(uses.key, weights, self.limits).astype(np.float64)
+        uses = self.uses(left, pairs.only(flowing), looked_at=looked_at)
+        return self._sums(uses.key, uses.each * basis_points[flowing][uses.pair])
+
+    def _sums(self, keys: Positions, each: Floats) -> Floats:
+        used: Floats = np.bincount(keys, each, self.limits).astype(np.float64)
         return used
 
     def all_uses(self, left: Reach, pairs: Pairs) -> Uses:
         """Everything pairs use, links too, which takes a while: for few pairs."""
         found = [
-            (at, self._key_at[key], each)
-            for at, (row, group) in enumerate(zip(pairs.row, pairs.group, strict=True))
-            for key, each in self.survivors.uses(
-                left, self.class_ids[row], self.group_ids[group]
-            ).items()
+            (at, key, each)
+            for at, (row, group) in enumerate(
+                zip(pairs.row.tolist(), pairs.group.tolist(), strict=True)
+            )
+            for key, each in self.survivors.uses(left, self.class_ids[row], group)
         ]
         return Uses(
             pair=np.array([at for at, _, _ in found], dtype=np.intp),
@@ -173,7 +178,7 @@ class Ground:
 
     def uses(self, left: Reach, pairs: Pairs, *, looked_at: Flags) -> Uses:
         """What pairs use of the limits looked at; links are followed only where one of these is."""
-        if (looked_at & self._is_link).any():
+        if (looked_at & self.is_link).any():
             uses = self.all_uses(left, pairs)
         else:
             at = np.arange(len(pairs.row))
@@ -190,24 +195,23 @@ class Ground:
         start, rows = self._holders
         return np.unique(rows[spans(start[keys], start[keys + 1] - start[keys])])
 
-    def _watts(self, group_id: str) -> float:
-        """What a busy replica of a group draws beyond an idle one at the site's meter (W)."""
-        reach, group = self.survivors.reach, self.survivors.groups[group_id].group
-        point, site = reach.point(group), reach.site(group.site_id)
-        assert point is not None and site is not None, f"{group_id} has no serving point"
-        return (point.full_w - point.idle_w) * site.pue
-
     def _least_spared(self) -> float:
         """A price of a busy replica well below what it spares any class from being exposed."""
         spared = self.price[self.pairs.row] / np.maximum(self.pairs.busy, 1e-300)
         return _PUSHING_PART * float(spared.min()) if len(spared) else 0.0
 
     def _who_holds(self) -> tuple[Positions, Positions]:
-        pairs = self.pairs.only(np.flatnonzero(self.pairs.held > 0))
-        uses = self.all_uses(self.survivors.reach, pairs)
-        order = np.argsort(uses.key, kind="stable")
-        start = np.searchsorted(uses.key[order], np.arange(self.limits + 1))
-        return start, pairs.row[uses.pair[order]]
+        keys = self._planned.key
+        order = np.argsort(keys, kind="stable")
+        start = np.searchsorted(keys[order], np.arange(self.limits + 1))
+        return start, self._planned_row[order]
+
+    def _first_of(self, rows: Positions) -> Positions:
+        """Where each class begins among ascending rows, and where the last ends."""
+        return np.searchsorted(rows, np.arange(len(self.class_ids) + 1))
+
+
+_NO_GROUP = np.zeros(0, dtype=np.intp)
 
 
 def _scaled(prices: Floats) -> Floats:
@@ -222,7 +226,8 @@ def _cheapest_others(survivors: Survivors, plan: Plan) -> dict[RowKey, float]:
     for share in plan.shares:
         one, key = reach.classes[share.class_id], ("throughput", share.group_id)
         if share.class_id not in survivors.classes and reach.rates[share.class_id] > 0:
-            group = survivors.groups[share.group_id].group
+            placed = survivors.placed
+            group = placed.groups[placed.group_at[share.group_id]]
             busy = reach.rates[share.class_id] * reach.replica_seconds(one, group)
             price = shed_price_usd_per_h(reach, share.class_id) / busy
             prices[key] = min(prices.get(key, price), price)

@@ -73,7 +73,8 @@ def _over(ledger: Ledger) -> tuple[Floats, float]:
     """By how much budgets and the cap on carbon are passed, relative to each."""
     caps = ledger.frame.caps
     budgets = ledger.used.charged_usd_per_h / np.maximum(caps.budget_usd_per_h, _WITHIN) - 1.0
-    kg = ledger.emits() / max(caps.carbon_kg_per_h, _WITHIN) - 1.0
+    drawn_kw = np.maximum(0.0, ledger.used.drawn_kw)
+    kg = ledger.frame.emitted_kg_per_h(drawn_kw) / max(caps.carbon_kg_per_h, _WITHIN) - 1.0
     return budgets, kg
 
 

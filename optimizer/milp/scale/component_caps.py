@@ -44,7 +44,7 @@ def _carbon(kernel: Kernel, ledger: Ledger, others: Use) -> None:
     """``sum_k carbon[k] e[k] <= cap``, over the supplies beyond what others draw."""
     frame = ledger.frame
     emits = frame.stack.kg_per_kwh[kernel.supplied].ravel()
-    left = ledger.most_kg_per_h() - frame.emitted_kg_per_h(np.maximum(0.0, others.drawn_kw))
+    left = ledger.most_kg_per_h() - frame.least_kg_per_h(np.maximum(0.0, others.drawn_kw))
     none, column = np.zeros(len(emits), dtype=np.intp), np.arange(len(emits))
     entries = [(none, kernel.first_supply + column, emits)]
     kernel.rows.block(-lp.INF, max(0.0, left), entries=entries, count=1)

@@ -177,6 +177,14 @@ class Frame:
         """What the mean draw of all sites (kW) emits, covered as it is priced."""
         return float((self.stack.taken_kw(draw_kw) * self.stack.kg_per_kwh).sum())
 
+    def least_kg_per_h(self, draw_kw: Floats) -> float:
+        """What it emits at least, each site's cleanest supplies first."""
+        order = np.argsort(self.stack.kg_per_kwh, axis=1, kind="stable")
+        limit_kw = np.take_along_axis(self.stack.limit_kw, order, axis=1)
+        emits = np.take_along_axis(self.stack.kg_per_kwh, order, axis=1)
+        clean = Stack(limit_kw=limit_kw, usd_per_kwh=emits, kg_per_kwh=emits)
+        return float((clean.taken_kw(draw_kw) * emits).sum())
+
 
 def with_floors(frame: Frame, prices: Prices) -> Frame:
     """The frame with replicas that have to stand: what runs first, then the cheapest at prices, as

@@ -242,7 +242,7 @@ class Ledger:
             return False
         if not np.isfinite(self.most_kg_per_h()):
             return True
-        return frame.emitted_kg_per_h(used.drawn_kw) <= self.most_kg_per_h() * (1 + _SLACK) + _SLACK
+        return frame.least_kg_per_h(used.drawn_kw) <= self.most_kg_per_h() * (1 + _SLACK) + _SLACK
 
     def most_charged_usd_per_h(self) -> Floats:
         """What each tenant with a budget may be charged: its budget, or what it is now."""
@@ -256,8 +256,8 @@ class Ledger:
         return max(self.frame.caps.carbon_kg_per_h, self.emits()) if self.caps_hold else np.inf
 
     def emits(self) -> float:
-        """What all that is drawn emits (kg/h)."""
-        return self.frame.emitted_kg_per_h(np.maximum(0.0, self.used.drawn_kw))
+        """What all that is drawn emits at least (kg/h): where that keeps the cap, a plan can."""
+        return self.frame.least_kg_per_h(np.maximum(0.0, self.used.drawn_kw))
 
     def reprice(self, frame: Frame) -> None:
         """Emission and charges cost what they do in another frame of the problem from now on."""

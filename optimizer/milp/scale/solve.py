@@ -254,8 +254,8 @@ def _judged(
     problem: Problem, ledger: Ledger, *, bound: float, method: str, was_cut: bool
 ) -> Outcome:
     hit = "time_limit_s" if was_cut else "passes"
-    plan = plan_of(ledger, bound_usd_per_h=bound, method=method)
     reach = Reach(problem)
+    plan = plan_of(ledger, reach, bound_usd_per_h=bound, method=method)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
     answered = certify(reach, plan)
     violations = check_plan(problem, answered)

@@ -76,7 +76,7 @@ def _trim_carbon(ledger: Ledger) -> None:
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
         drawn_kw = ledger.with_change(left(middle))[0].drawn_kw
-        kept = frame.emitted_kg_per_h(np.maximum(0.0, drawn_kw)) <= cap
+        kept = frame.least_kg_per_h(np.maximum(0.0, drawn_kw)) <= cap
         low, high = (middle, high) if kept else (low, middle)
     ledger.put(left(low))
 

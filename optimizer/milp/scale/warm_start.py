@@ -99,7 +99,7 @@ def _what_still_flows(search: Search, plan: Plan, named: dict[str, int]) -> Chan
         classes=np.arange(len(frame.rate)),
         group=np.zeros(0, dtype=np.intp),
         replicas=np.zeros(0),
-        flows=flows.times(part),
+        flows=flows.only(np.flatnonzero(part > 0)).times(part[part > 0]),
     )
 
 

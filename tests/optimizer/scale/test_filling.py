@@ -12,6 +12,7 @@ from optimizer.milp.scale.frame import take_frame
 from optimizer.milp.scale.ledger import Change, Flows, Ledger
 from optimizer.milp.scale.to_plan import plan_of
 from optimizer.problem import Problem
+from optimizer.reach import Reach
 from optimizer.tabulate import tabulate
 from tests.optimizer import builders
 from tests.optimizer.builders import pool, rich_problems, two_sites
@@ -66,7 +67,9 @@ def test_a_class_in_two_pieces_keeps_both() -> None:
             classes=np.zeros(1, dtype=np.intp), group=arcs.group, replicas=np.ones(2), flows=flows
         )
     )
-    plan = plan_of(ledger, bound_usd_per_h=0.0, method="in pieces")
+    plan = plan_of(
+        ledger, Reach(ledger.frame.tables.problem), bound_usd_per_h=0.0, method="in pieces"
+    )
     assert [one.basis_points for one in plan.shares] == [5_000, 5_000]
 
 

@@ -64,7 +64,9 @@ def test_the_ledger_never_says_more_than_the_certificate(problem: Problem) -> No
         add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components)))
     trim(ledger)
     # the ledger serves what these replicas can, which may be more than the plan chose to serve
-    poured = plan_of(ledger, bound_usd_per_h=0.0, method="the ledger's")
+    poured = plan_of(
+        ledger, Reach(ledger.frame.tables.problem), bound_usd_per_h=0.0, method="the ledger's"
+    )
     told = certify(Reach(problem), poured)
     assert check_plan(problem, told) == ()
     stated = sum(
