@@ -62,11 +62,11 @@ _PRICES_PART = 0.35
 """Of a time limit, after which prices are good enough."""
 _BUILD_PART = 0.75
 """Of the time then left to search in, after which the first plan is completed greedily."""
-_FINISH_TIMES = 5.0
+_FINISH_TIMES = 4.0
 _FINISH_MOST = 0.5
 """For rounding, the certificate and the check: so many times what tables and first sample took,
-which sweep the same pairs (measured 4 to 5.2 times at 200, 600 and 2 000 sites), but at most such
-a part of a time limit.
+which sweep the same pairs (measured 2.2 times at 200 and 600 sites; what a first plan cut short
+still fills and rescues comes on top), but at most such a part of a time limit.
 """
 _CAPS_TOLERANCE = 1e-3
 _CLEANER = 1e-6
