@@ -1,7 +1,7 @@
 """What single classes ask of their mix: spread over sites and zones, mean latency, mean quality.
 
 Decides what gives way in a finished plan that cut parts of a mix. Searches have rows for mixes
-(`Kernel.mix`), prices do not: without them a bound is lower, and holds.
+(`component_caps.mix`), prices do not: without them a bound is lower, and holds.
 """
 
 from __future__ import annotations
