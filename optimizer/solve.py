@@ -109,9 +109,11 @@ def _solve_large(
         return solve_whole(problem, clock=clock, start=start) if arcs > LARGE_ARCS else None
     if arcs <= PARTED_ARCS:
         return None
+    watch = _Watch(clock)
     found = solve_at_scale(problem, clock=clock, start=start, workers=workers)
+    has_time = watch.lap_s() < problem.plan_policy.time_limit_s
     # where it finds no plan the ordinary search may, or can say what to relax
-    return None if found.plan is None and arcs <= LARGE_ARCS else found
+    return None if found.plan is None and arcs <= LARGE_ARCS and has_time else found
 
 
 def is_of_sites(problem: Problem, arcs: tuple[CandidateArc, ...]) -> bool:

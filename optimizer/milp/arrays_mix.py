@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from optimizer.milp.arrays_period import Period
 from optimizer.milp.arrays_rows import Rows, Term, no_rows, ranked, rows_of, shed_and_moved
 from optimizer.milp.constraints_mix import G_PER_KG
-from optimizer.tables import Floats, Ints
+from optimizer.tables import Floats, Ints, Tables
 from optimizer.tabulate_routes import runs
 from sites.units import MS_PER_S
 
@@ -115,22 +115,25 @@ def tenant_budget(horizon: Sequence[Period]) -> Rows:
 
 
 def _charged(p: Period, arc: NDArray[np.intp]) -> Floats:
-    """What one request/s over each arc counts against its tenant's budget (USD/h).
+    """What one request/s over each arc counts against its tenant's budget (USD/h)."""
+    price = charged_usd_per_h(p.tables)[p.arcs.group[arc]]
+    return price * p.arcs.replica_seconds[arc] + p.arcs.network_usd_per_h[arc]
 
-    A busy replica at the ceiling and the site's dearest supply (`costs.charged_price_usd_per_h`),
-    and the network.
+
+def charged_usd_per_h(tables: Tables) -> Floats:
+    """What a busy replica of each group counts in a budget, transfer aside: its price at the
+    ceiling and the site's dearest supply (`costs.charged_price_usd_per_h`); inf or NaN where it can
+    never be busy.
     """
-    groups, supplies = p.tables.groups, p.tables.supplies
-    dearest = np.zeros(len(p.tables.sites.ids))
+    groups, supplies = tables.groups, tables.supplies
+    dearest = np.zeros(len(tables.sites.ids))
     np.maximum.at(dearest, supplies.site, supplies.usd_per_kwh + supplies.carbon_usd_per_kwh)
-    at = p.placeable.group
-    usable = p.tables.problem.plan_policy.utilisation_ceiling * groups.available[at]
-    held = groups.hardware_usd_per_h[at] + groups.risk_usd_per_h[at]
+    usable = tables.problem.plan_policy.utilisation_ceiling * groups.available
+    held = groups.hardware_usd_per_h + groups.risk_usd_per_h
     with np.errstate(divide="ignore", invalid="ignore"):
-        busy_kw = groups.idle_kw[at] / usable + groups.busy_kw[at]
-        price = held / usable + busy_kw * dearest[groups.site[at]]
-    local = p.local[p.arcs.group[arc]]
-    return price[local] * p.arcs.replica_seconds[arc] + p.arcs.network_usd_per_h[arc]
+        busy_kw = groups.idle_kw / usable + groups.busy_kw
+        price: Floats = held / usable + busy_kw * dearest[groups.site]
+    return price
 
 
 def carbon_cap(horizon: Sequence[Period]) -> Rows:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from optimizer.milp.arrays_period import Period, Places
 from optimizer.policy import GroupBound
+from optimizer.problem import Problem
 from optimizer.tables import NOWHERE, Floats, Ints
 from optimizer.tabulate_routes import path_links, runs
 from sites.units import BITS_PER_BYTE, W_PER_KW, WHOLE_BP
@@ -274,11 +275,11 @@ def replica_change(p: Period) -> Rows:
     )
 
 
-def _merged_bounds(p: Period) -> dict[tuple[str, str], GroupBound]:
+def merged_bounds(problem: Problem) -> dict[tuple[str, str], GroupBound]:
     """Replica bounds by (site, variant), without lost sites; of two, the strictest of each side."""
-    lost = p.tables.problem.lost_sites
+    lost = problem.lost_sites
     merged: dict[tuple[str, str], GroupBound] = {}
-    for bound in p.tables.problem.plan_policy.replica_bounds:
+    for bound in problem.plan_policy.replica_bounds:
         if bound.site_id not in lost:
             key = (bound.site_id, bound.variant_id)
             other = merged.get(key, bound)
@@ -318,13 +319,15 @@ def _position(ids: tuple[str, ...], one: str) -> int:
 
 def replica_floor(p: Period) -> Rows:
     """``sum_r n[r] >= fewest`` over a site's groups of one variant (both sides negated)."""
-    limits = {key: b.fewest for key, b in _merged_bounds(p).items() if b.fewest > 0}
+    merged = merged_bounds(p.tables.problem)
+    limits = {key: b.fewest for key, b in merged.items() if b.fewest > 0}
     return _bounded(p, "replica_floor", limits, sign=-1.0)
 
 
 def replica_cap(p: Period) -> Rows:
     """``sum_r n[r] <= most`` over a site's groups of one variant."""
-    limits = {key: b.most for key, b in _merged_bounds(p).items() if b.most is not None}
+    merged = merged_bounds(p.tables.problem)
+    limits = {key: b.most for key, b in merged.items() if b.most is not None}
     return _bounded(p, "replica_cap", limits, sign=1.0)
 
 

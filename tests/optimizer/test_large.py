@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from benchmarks.fleets import tier
 from optimizer.arcs import find_arcs
 from optimizer.outcome import SolveStatus
+from optimizer.policy import GroupBound
 from optimizer.problem import Problem
 from optimizer.solve import PARTED_ARCS, arcs_at_most, solve
 from optimizer.verify import check_plan
-from sites.clock import SystemClock
+from sites.clock import ManualClock, SystemClock
 from tests.optimizer import builders as b
 
 
@@ -22,6 +23,28 @@ from tests.optimizer import builders as b
 @given(b.rich_problems())
 def test_no_problem_has_more_arcs_than_counted(problem: Problem) -> None:
     assert len(find_arcs(problem).arcs) <= arcs_at_most(problem)
+
+
+class _Leaping(ManualClock):
+    """A clock that is an hour on at every look."""
+
+    def monotonic_ms(self) -> int:
+        self.advance_ms(3_600_000)
+        return super().monotonic_ms()
+
+
+def test_where_the_large_search_finds_none_the_ordinary_says_why_if_there_is_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("optimizer.solve.PARTED_ARCS", 0)
+    floor = GroupBound(site_id="a", variant_id="v", fewest=9)
+    problem = b.problem(plan_policy=replace(b.DEFAULT_POLICY, replica_bounds=(floor,)))
+
+    in_time, late = solve(problem), solve(problem, clock=_Leaping())
+
+    assert in_time.status is SolveStatus.INFEASIBLE and in_time.relaxations
+    assert late.status is SolveStatus.NO_PLAN
+    assert "replica floor" in late.message
 
 
 @pytest.mark.slow

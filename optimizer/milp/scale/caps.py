@@ -13,10 +13,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.arrays_mix import charged_usd_per_h
+from optimizer.milp.arrays_rows import merged_bounds
 from optimizer.milp.constraints_mix import G_PER_KG
 from optimizer.tables import NOWHERE, Floats, Tables
 
 Positions = NDArray[np.intp]
+
+_NEVER_USD_PER_H = 1e9
+"""Of groups that are never there to be busy: finite, as solvers ask."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,17 +37,22 @@ class Caps:
     """Limits over the whole fleet, infinite or without members where a problem has none.
 
     `tenant[class]` ranks the tenants with a budget, `bound[group]` the caps on replicas of a
-    variant at a site (NOWHERE: none). `charged_usd_per_h[group]` is what a busy replica counts in a
-    budget. `moves` is how many replicas may start or stop.
+    variant at a site (NOWHERE: none). `busy_usd_per_h[group]` is what a busy replica counts in a
+    budget, transfer aside. `moves` is how many replicas may start or stop.
     """
 
     carbon_kg_per_h: float
     tenant: Positions
     budget_usd_per_h: Floats
-    charged_usd_per_h: Floats
+    busy_usd_per_h: Floats
     bound: Positions
     bound_most: Floats
     moves: float
+
+    @property
+    def are_none(self) -> bool:
+        """Whether a problem has no such limit."""
+        return not (self.are_priced or len(self.bound_most) or np.isfinite(self.moves))
 
     @property
     def are_priced(self) -> bool:
@@ -52,6 +62,13 @@ class Caps:
     def no_prices(self) -> CapPrices:
         """Prices of limits that do not bind."""
         return CapPrices(carbon_usd_per_kg=0.0, budget=np.zeros(len(self.budget_usd_per_h)))
+
+    def charged_usd_per_h(
+        self, group: Positions, *, busy: Floats, network_usd_per_h: Floats
+    ) -> Floats:
+        """What busy replicas of some groups and the transfer to them count in a budget."""
+        charged: Floats = self.busy_usd_per_h[group] * busy + network_usd_per_h
+        return charged
 
     def given_back_usd_per_h(self, prices: CapPrices) -> float:
         """What the limits are worth at prices."""
@@ -77,21 +94,11 @@ def take_caps(tables: Tables) -> Caps:
         carbon_kg_per_h=np.inf if cap is None else cap / G_PER_KG,
         tenant=rank[tables.classes.tenant],
         budget_usd_per_h=np.array([budgets[t] for t in capped], dtype=np.float64),
-        charged_usd_per_h=_charged_usd_per_h(tables),
+        busy_usd_per_h=np.nan_to_num(charged_usd_per_h(tables), posinf=_NEVER_USD_PER_H),
         bound=bound,
         bound_most=bound_most,
         moves=np.inf if moves is None else float(moves),
     )
-
-
-def fewest(tables: Tables) -> dict[tuple[str, str], int]:
-    """Replicas of a variant at a site that have to stand, lost sites left out."""
-    least: dict[tuple[str, str], int] = {}
-    for one in tables.problem.plan_policy.replica_bounds:
-        if one.fewest > 0 and one.site_id not in tables.problem.lost_sites:
-            key = (one.site_id, one.variant_id)
-            least[key] = max(one.fewest, least.get(key, 0))
-    return least
 
 
 def of_bound(tables: Tables, site_id: str, variant_id: str) -> Positions:
@@ -105,28 +112,11 @@ def of_bound(tables: Tables, site_id: str, variant_id: str) -> Positions:
 
 def _bounds(tables: Tables) -> tuple[Positions, Floats]:
     """Per group the rank of its replica cap, and the caps; what runs already may stay."""
-    most: dict[tuple[str, str], int] = {}
-    for one in tables.problem.plan_policy.replica_bounds:
-        if one.most is not None:
-            key = (one.site_id, one.variant_id)
-            most[key] = min(one.most, most.get(key, one.most))
+    most = {k: b.most for k, b in merged_bounds(tables.problem).items() if b.most is not None}
     bound = np.full(tables.groups.count, NOWHERE, dtype=np.intp)
     limits = np.zeros(len(most))
-    for rank, key in enumerate(sorted(most)):
+    for rank, key in enumerate(most):
         mine = of_bound(tables, *key)
         bound[mine] = rank
         limits[rank] = max(float(most[key]), float(tables.groups.running[mine].sum()))
     return bound, limits
-
-
-def _charged_usd_per_h(tables: Tables) -> Floats:
-    """What a busy replica counts against a budget: as `arrays_mix.tenant_budget` says."""
-    groups, supplies = tables.groups, tables.supplies
-    dearest = np.zeros(len(tables.sites.ids))
-    np.maximum.at(dearest, supplies.site, supplies.usd_per_kwh + supplies.carbon_usd_per_kwh)
-    usable = tables.problem.plan_policy.utilisation_ceiling * groups.available
-    usable = np.maximum(usable, 1e-9)
-    held = groups.hardware_usd_per_h + groups.risk_usd_per_h
-    busy_kw = groups.idle_kw / usable + groups.busy_kw
-    price: Floats = held / usable + busy_kw * dearest[groups.site]
-    return price

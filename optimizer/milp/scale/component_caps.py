@@ -34,8 +34,9 @@ def _budgets(kernel: Kernel, ledger: Ledger, others: Use) -> None:
     tenant = caps.tenant[arcs.classes[arcs.row]]
     mine = np.flatnonzero(tenant != NOWHERE)
     ranks, row = np.unique(tenant[mine], return_inverse=True)
-    charged = caps.charged_usd_per_h[arcs.group[mine]] * arcs.busy[mine]
-    charged = charged + arcs.network_usd_per_h[mine]
+    charged = caps.charged_usd_per_h(
+        arcs.group[mine], busy=arcs.busy[mine], network_usd_per_h=arcs.network_usd_per_h[mine]
+    )
     left = np.maximum(0.0, (ledger.most_charged_usd_per_h() - others.charged_usd_per_h)[ranks])
     kernel.rows.block(-lp.INF, left, entries=[(row, mine, charged)], count=len(ranks))
 

@@ -179,6 +179,9 @@ def _taken(
 ) -> Floats:
     part = np.zeros(arcs.count)
     mine = _Mix(stock.frame, arcs)
+    charged = stock.frame.caps.charged_usd_per_h(
+        arcs.group, busy=arcs.busy, network_usd_per_h=arcs.network_usd_per_h
+    )
     # a sliver of what the class asks for is not worth a try: there are thousands
     has_spare = stock.spare[arcs.group] > np.maximum(_SLIVER, _WORTHWHILE * wanted * arcs.busy)
     has_room = has_spare | stock.has_room(arcs.group)
@@ -188,11 +191,11 @@ def _taken(
     for at in order[:_TRIED].tolist():
         if wanted <= _SLIVER:
             break
-        there, cls, busy = int(arcs.group[at]), int(arcs.classes[0]), float(arcs.busy[at])
-        charged = arcs.network_usd_per_h[at] + stock.frame.caps.charged_usd_per_h[there] * busy
-        most = min(wanted, stock.affordable(cls, float(charged)), mine.left(at))
-        part[at] = stock.take(there, busy, most) if most > _SLIVER else 0.0
-        stock.charge(cls, float(charged) * part[at])
+        cls = int(arcs.classes[0])
+        most = min(wanted, stock.affordable(cls, float(charged[at])), mine.left(at))
+        if most > _SLIVER:
+            part[at] = stock.take(int(arcs.group[at]), float(arcs.busy[at]), most)
+        stock.charge(cls, float(charged[at]) * part[at])
         mine.given(at, part[at])
         wanted -= part[at]
     return part

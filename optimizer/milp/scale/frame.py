@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.arrays_rows import merged_bounds
 from optimizer.milp.constraints_mix import G_PER_KG
-from optimizer.milp.scale.caps import CapPrices, Caps, fewest, of_bound, take_caps
+from optimizer.milp.scale.caps import CapPrices, Caps, of_bound, take_caps
 from optimizer.sweep import Sweep
 from optimizer.tables import NOWHERE, Floats, Tables
 from optimizer.tabulate_classes import at_next_ingress
@@ -46,9 +47,8 @@ class Stack:
     kg_per_kwh: NDArray[np.float64]
 
     def taken_kw(self, draw_kw: Floats) -> NDArray[np.float64]:
-        """What each supply gives to draws by site, the first first."""
-        before = np.cumsum(self.limit_kw, axis=1) - self.limit_kw
-        return np.clip(draw_kw[:, None] - before, 0.0, self.limit_kw)
+        """What each supply gives to draws by site."""
+        return _poured(draw_kw, self.limit_kw)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,7 +127,7 @@ class Frame:
             return network_usd_per_h
         rank = self.caps.tenant[cls]
         worth = np.where(rank == NOWHERE, 0.0, self.cap_prices.budget[rank])
-        charged = network_usd_per_h + self.caps.charged_usd_per_h[group] * busy
+        charged = self.caps.charged_usd_per_h(group, busy=busy, network_usd_per_h=network_usd_per_h)
         toll: Floats = network_usd_per_h + worth * charged
         return toll
 
@@ -170,11 +170,11 @@ class Frame:
         return float(earned_kw + idle - limits)
 
     def energy_usd_per_h(self, draw_kw: Floats) -> float:
-        """Price of the mean draw of all sites (kW), each covered cheapest supply first."""
+        """Price of the mean draw of all sites (kW), supplies taken in their order."""
         return float((self.stack.taken_kw(draw_kw) * self.stack.usd_per_kwh).sum())
 
     def emitted_kg_per_h(self, draw_kw: Floats) -> float:
-        """What the mean draw of all sites (kW) emits, covered as it is priced."""
+        """What the mean draw of all sites (kW) emits, supplies taken in their order."""
         return float((self.stack.taken_kw(draw_kw) * self.stack.kg_per_kwh).sum())
 
     def least_kg_per_h(self, draw_kw: Floats) -> float:
@@ -182,8 +182,13 @@ class Frame:
         order = np.argsort(self.stack.kg_per_kwh, axis=1, kind="stable")
         limit_kw = np.take_along_axis(self.stack.limit_kw, order, axis=1)
         emits = np.take_along_axis(self.stack.kg_per_kwh, order, axis=1)
-        clean = Stack(limit_kw=limit_kw, usd_per_kwh=emits, kg_per_kwh=emits)
-        return float((clean.taken_kw(draw_kw) * emits).sum())
+        return float((_poured(draw_kw, limit_kw) * emits).sum())
+
+
+def _poured(draw_kw: Floats, limit_kw: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Draws by site over supplies of some limits, one after the other."""
+    before = np.cumsum(limit_kw, axis=1) - limit_kw
+    return np.clip(draw_kw[:, None] - before, 0.0, limit_kw)
 
 
 def with_floors(frame: Frame, prices: Prices) -> Frame:
@@ -193,13 +198,13 @@ def with_floors(frame: Frame, prices: Prices) -> Frame:
     tables, least = frame.tables, np.zeros(frame.groups)
     price = frame.replica_price(prices)
     left, left_kw = frame.pool_count.copy(), frame.budget_kw.copy()
-    for (site_id, variant_id), wanted in sorted(fewest(tables).items()):
-        groups = of_bound(tables, site_id, variant_id)
+    for (site_id, variant_id), bound in merged_bounds(tables.problem).items():
+        groups, wanted = of_bound(tables, site_id, variant_id), float(bound.fewest)
         for at in groups[np.lexsort((groups, price[groups], -frame.running[groups]))].tolist():
             room = left[frame.pool[at]] / frame.accelerators[at]
             room_kw = left_kw[frame.site[at]] / max(float(frame.possible_kw[at]), 1e-12)
             most = min(frame.most[at], np.floor(room + 1e-9), np.floor(room_kw + 1e-9))
-            least[at] = min(most, wanted - least[groups].sum())
+            least[at] = min(most, wanted - float(least[groups].sum()))
             left[frame.pool[at]] -= least[at] * frame.accelerators[at]
             left_kw[frame.site[at]] -= least[at] * frame.possible_kw[at]
     return replace(frame, least=least)

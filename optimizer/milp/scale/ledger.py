@@ -130,8 +130,9 @@ def flowing(frame: Frame, flows: Flows) -> Use:
     caps, sites = frame.caps, len(frame.budget_kw)
     tenant = caps.tenant[flows.cls]
     mine = np.flatnonzero(tenant != NOWHERE)
-    charged = flows.usd_per_h[mine]
-    charged = charged + caps.charged_usd_per_h[flows.group[mine]] * flows.busy[mine]
+    charged = caps.charged_usd_per_h(
+        flows.group[mine], busy=flows.busy[mine], network_usd_per_h=flows.usd_per_h[mine]
+    )
     drawn = flows.busy * frame.busy_kw[flows.group]
     return Use(
         accelerators=np.zeros(len(frame.pool_count)),
@@ -233,7 +234,10 @@ class Ledger:
 
     def keeps_caps(self, change: Change) -> bool:
         """Whether a change keeps the limits over the whole fleet, or mends those broken now."""
-        frame, used, caps = self.frame, self._used_with(change), self.frame.caps
+        frame, caps = self.frame, self.frame.caps
+        if caps.are_none:
+            return True
+        used = self._used_with(change)
         if (used.charged_usd_per_h > self.most_charged_usd_per_h() + _SLACK).any():
             return False
         if (used.capped > np.maximum(caps.bound_most, self.used.capped) + _SLACK).any():

@@ -294,7 +294,7 @@ class Master:
             lp.kind(self.rowed.classes, lp.BASIC),
             lp.kind(self.rowed.losses, lp.BASIC),
             lp.kind(self._summed, lp.UPPER),
-            lp.kind(np.zeros(0, dtype=np.intp), lp.BASIC),
+            lp.kind(np.zeros(0, dtype=np.intp), lp.BASIC),  # caps have prices here, no rows
         )
 
 

@@ -332,8 +332,9 @@ def _cap(frame: Frame, arcs: ComponentArcs, rows: lp.RowBuilder, *, supply: Posi
     """Rows of tenants' budgets, then of the cap on carbon."""
     caps, tenant = frame.caps, frame.caps.tenant[arcs.row]
     mine = np.flatnonzero(tenant != NOWHERE)
-    charged = caps.charged_usd_per_h[arcs.group[mine]] * arcs.busy[mine]
-    charged = charged + arcs.network_usd_per_h[mine]
+    charged = caps.charged_usd_per_h(
+        arcs.group[mine], busy=arcs.busy[mine], network_usd_per_h=arcs.network_usd_per_h[mine]
+    )
     budget = caps.budget_usd_per_h
     rows.block(-lp.INF, budget, entries=[(tenant[mine], mine, charged)], count=len(budget))
     if np.isfinite(caps.carbon_kg_per_h):

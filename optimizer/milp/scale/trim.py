@@ -1,8 +1,9 @@
 """Keeps a finished search within the links' bandwidth, which its prices do not know, and within
 the caps that it had no time to keep.
 
-Decides only what gives way: traffic over a link that is asked for too much, of a tenant beyond its
-budget, of a fleet that emits too much, is cut in proportion and shed. Mostly this changes nothing.
+Decides only what gives way and is shed: traffic over a link that is asked for too much and that of
+a fleet that emits too much in proportion, of a tenant beyond its budget the classes whose charge
+costs least to shed. Mostly this changes nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def _trim_budgets(ledger: Ledger) -> None:
     for tenant in np.flatnonzero(over > 0).tolist():
         classes = np.flatnonzero(caps.tenant == tenant)
         flows = ledger.flows_of(classes)
-        each = caps.charged_usd_per_h[flows.group] * flows.busy + flows.usd_per_h
+        each = caps.charged_usd_per_h(
+            flows.group, busy=flows.busy, network_usd_per_h=flows.usd_per_h
+        )
         charged = np.bincount(np.searchsorted(classes, flows.cls), each, len(classes))
         served = (1.0 - ledger.shed_part[classes]) * frame.shed_usd_per_h[classes]
         order = np.lexsort((classes, served / np.maximum(charged, 1e-12)))
