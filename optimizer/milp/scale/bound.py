@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optimizer.milp.scale.block import Worth, earned, proven_usd_per_h, take_block
-from optimizer.milp.scale.block_search import relaxed, root_bound, searched
+from optimizer.milp.scale.block_search import Relaxed, relaxed, root_bound, searched
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.priced import duals_of, price_all
@@ -33,19 +33,58 @@ _SUPPORT = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """Bounds of a component by itself, and of what of it is left beside regions with its shares of
-    them.
+class Apart:
+    """A master's point with every component relaxed by itself at its prices: what that proves, each
+    component's relaxation (None if time ran out before), and what a replica of each group costs
+    beyond what it earns at most (USD/h; inf where no component was relaxed).
     """
 
-    alone_usd_per_h: float
-    beside_usd_per_h: float
+    point: MasterPoint
+    bound_usd_per_h: float
+    found: tuple[Relaxed | None, ...]
+    short_usd_per_h: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """A bound of what is left of a component beside regions, and its shares of them."""
+
+    usd_per_h: float
     shares: list[tuple[int, Share]]
+
+
+def relax_components(
+    frame: Frame, point: MasterPoint, workers: Workers, *, is_over: Callable[[], bool]
+) -> Apart:
+    """Every component over all its groups, at a point's prices. Components whose turn comes after
+    `is_over` count with what the point's own duals prove.
+    """
+
+    def one(at: int) -> tuple[float, Relaxed | None, Positions, Floats]:
+        block = take_block(frame, frame.components[at], point.prices, point.rowed.losses)
+        worth = _worth(frame, point, frame.components[at])
+        each = earned(block, worth)
+        bound = proven_usd_per_h(block, worth, each)
+        if is_over():
+            return bound, None, block.group, each.usd_per_h
+        found = relaxed(block, point.group[point.replicas > _SUPPORT])
+        return max(bound, found.bound_usd_per_h), found, block.group, found.each.usd_per_h
+
+    parts = workers.map(one, range(len(frame.components)))
+    short = np.full(frame.groups, np.inf)
+    for _, _, group, usd_per_h in parts:
+        short[group] = usd_per_h
+    return Apart(
+        point=point,
+        bound_usd_per_h=sum(part[0] for part in parts) + frame.dual_offset(point.prices),
+        found=tuple(part[1] for part in parts),
+        short_usd_per_h=short,
+    )
 
 
 def bound_by_components(
     frame: Frame,
-    point: MasterPoint,
+    apart: Apart,
     workers: Workers,
     *,
     gap_usd_per_h: float,
@@ -54,17 +93,17 @@ def bound_by_components(
     """A proven bound (USD/h) from a master's prices and duals, both of any quality.
 
     A search stops within `gap_usd_per_h` of its optimum. Components whose turn comes after
-    `is_over` count with what the point's own duals prove, and there are no regions then.
+    `is_over` count with what their relaxation proves, and there are no regions then.
     """
-    region = regions_of(frame, point, workers)
+    region = regions_of(frame, apart.point, workers)
     return bound_beside(
-        frame, point, region, workers=workers, gap_usd_per_h=gap_usd_per_h, is_over=is_over
+        frame, apart, region, workers=workers, gap_usd_per_h=gap_usd_per_h, is_over=is_over
     )
 
 
 def bound_beside(
     frame: Frame,
-    point: MasterPoint,
+    apart: Apart,
     region: Positions,
     *,
     workers: Workers,
@@ -72,67 +111,57 @@ def bound_beside(
     is_over: Callable[[], bool],
 ) -> float:
     """The bound (USD/h) with any disjoint regions (per site, from 0 up or ELSEWHERE)."""
-    prices = better_prices(frame, point, workers)
+    prices = apart.point.prices
     free = without_limits(frame, prices, region)
 
-    def one(at: int) -> _Part:
-        return _part(
-            frame,
-            replace(point, prices=prices),
-            at,
-            region=region,
-            gap=gap_usd_per_h,
-            is_over=is_over,
-        )
+    def one(at: int) -> _Part | None:
+        return _part(frame, apart, at, region=region, gap=gap_usd_per_h, is_over=is_over)
 
-    order = sorted(range(len(frame.components)), key=lambda at: -len(frame.components[at]))
-    parts = workers.map(one, order)
-    alone = sum(part.alone_usd_per_h for part in parts) + frame.dual_offset(prices)
+    parts = workers.map(one, range(len(frame.components)))
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return apart.bound_usd_per_h
     replica = np.maximum(0.0, frame.replica_price(free))
 
     def joint(at: int) -> float:
-        shares = [share for part in parts for where, share in part.shares if where == at]
+        shares = [share for part in known for where, share in part.shares if where == at]
         if is_over() or not shares:
             return -np.inf if is_over() else 0.0
         model = RegionRows(frame, shares, replica).made()
         return root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=_NODES, is_over=is_over)
 
-    beside = sum(part.beside_usd_per_h for part in parts) + frame.dual_offset(free)
+    beside = sum(part.usd_per_h for part in known) + frame.dual_offset(free)
     beside += sum(workers.map(joint, range(int(region.max()) + 1)))
-    return max(alone, beside)
+    return max(apart.bound_usd_per_h, beside)
 
 
 def _part(
     frame: Frame,
-    point: MasterPoint,
+    apart: Apart,
     at: int,
     *,
     region: Positions,
     gap: float,
     is_over: Callable[[], bool],
-) -> _Part:
-    classes = frame.components[at]
-    block = take_block(frame, classes, point.prices, point.rowed.losses)
-    worth = _worth(frame, point, classes)
-    bound = proven_usd_per_h(block, worth, earned(block, worth))
-    if is_over():
-        return _Part(alone_usd_per_h=bound, beside_usd_per_h=-np.inf, shares=[])
-    found = relaxed(block, point.group[point.replicas > _SUPPORT])
-    alone = max(bound, found.bound_usd_per_h)
+) -> _Part | None:
+    """None if time ran out before its turn."""
+    found, point = apart.found[at], apart.point
+    if found is None or is_over():
+        return None
+    block = take_block(frame, frame.components[at], point.prices, point.rowed.losses)
     home, where = homes(block, region), region[block.site]
     rest, left = outside(block, found.worth, narrow=home >= 0, away=where >= 0)
     each = earned(rest, left)
     proven, demand = proven_usd_per_h(rest, left, each), found.worth.demand
-    if not is_over():
-        mine = replace(found, worth=left, replicas=np.where(where >= 0, 0.0, found.replicas))
-        best, paid = searched(rest, mine, gap_usd_per_h=gap, nodes=_NODES, is_over=is_over)
-        proven, demand = (best, paid) if best > proven else (proven, demand)
+    mine = replace(found, worth=left, replicas=np.where(where >= 0, 0.0, found.replicas))
+    best, paid = searched(rest, mine, gap_usd_per_h=gap, nodes=_NODES, is_over=is_over)
+    proven, demand = (best, paid) if best > proven else (proven, demand)
     sold = replace(found.worth, demand=demand)
     shares = [
         (int(one), share_of(block, sold, narrow=home == one, here=where == one))
         for one in np.unique(where[where >= 0])
     ]
-    return _Part(alone_usd_per_h=alone, beside_usd_per_h=proven, shares=shares)
+    return _Part(usd_per_h=proven, shares=shares)
 
 
 def better_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:

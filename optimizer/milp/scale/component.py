@@ -24,7 +24,7 @@ _DUST = 1e-7
 _PAIN = 1e-4
 _EXPOSED = 1e-6
 _LOOKS = 2
-_SHELTERS = 12
+_SHELTERS, _EARLY_SHELTERS = 48, 12
 """Sites at which new replicas count as a class's cover: with all of them most rows of a search at
 600 sites were for losses.
 """
@@ -129,7 +129,7 @@ class Kernel:
         """
         frame, moves = self.frame, np.flatnonzero(free[self.group])
         place, entries = exposure.of_groups(self.group[moves])
-        kept = entries.nearest(frame, price, _SHELTERS)
+        kept = entries.nearest(frame, price, _EARLY_SHELTERS if grows else _SHELTERS)
         if not grows:
             kept |= replicas[entries.group] > 0
         place, entries = place[kept], entries.only(kept)

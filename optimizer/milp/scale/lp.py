@@ -296,7 +296,6 @@ def dive(lp: Any, *, whole: NDArray[np.intp], is_over: Callable[[], bool]) -> Fl
     feasible for any of them rounded down. None if stopped or not done after `_DIVES` rounds.
     """
     highs = _quiet(lp)
-    interruptible(highs, is_over)
     _must(highs.run(), "run")
     _must(highs.setOptionValue("presolve", "off"), "keep a basis")
     index = whole.astype(np.int32)

@@ -47,7 +47,8 @@ _DUST = 1e-6
 class Search:
     """What every step needs: the prices, groups that may get a first replica (`worth`, which
     grows), the sites a class reaches (`reach[class, site]`), which sites share classes
-    (`near[site, site]`), who works, when to stop.
+    (`near[site, site]`), who works, when to stop; if it is `priced`, what a change takes of pools
+    and budgets counts at their prices.
     """
 
     frame: Frame
@@ -58,6 +59,7 @@ class Search:
     near: Floats
     workers: Workers
     is_over: Callable[[], bool]
+    priced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -291,11 +293,16 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
             free=job.free,
             prices=search.prices,
             early=job.early,
+            priced=search.priced,
             effort=effort,
             is_over=search.is_over,
         )
 
-    for job, found in zip(jobs, search.workers.map(one, jobs), strict=True):
+    # the largest first, so that hands end together
+    order = sorted(range(len(jobs)), key=lambda at: -len(jobs[at].classes))
+    answers = dict(zip(order, search.workers.map(one, [jobs[at] for at in order]), strict=True))
+    for at, job in enumerate(jobs):
+        found = answers[at]
         change = found
         if change is not None and not _is_current(ledger, job, change):
             if again:
@@ -308,9 +315,20 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
             continue
         if change is None or not ledger.fits(change):
             continue
-        if ledger.with_change(change)[1] < ledger.cost_usd_per_h() - 1e-9:
+        if _saves(search, change):
             ledger.put(change)
     return late
+
+
+def _saves(search: Search, change: Change) -> bool:
+    ledger = search.ledger
+    used, cost = ledger.with_change(change)
+    more = cost - ledger.cost_usd_per_h()
+    if search.priced:
+        prices, now = search.prices.shared, ledger.used
+        more += float(prices.pool @ (used.accelerators - now.accelerators))
+        more += float(prices.power @ (used.possible_kw - now.possible_kw))
+    return more < -1e-9
 
 
 def _is_current(ledger: Ledger, job: Job, change: Change) -> bool:

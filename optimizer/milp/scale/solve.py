@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
-from optimizer.milp.scale.bound import bound_by_components
+from optimizer.milp.scale.bound import Apart, better_prices, bound_by_components, relax_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
 from optimizer.milp.scale.cluster import Effort
@@ -50,7 +50,6 @@ from sites.units import MS_PER_S
 METHOD_LP = "scale: relaxation with whole-replica rows, priced over all arcs"
 METHOD_MIP = "scale: components in whole replicas at shared prices"
 _STEPS = 200
-_SETTLED_ROUNDS = 3
 _ROUNDING = 1e-3
 """What whole basis points of shed and exposed traffic may take off a plan's cost, relative."""
 _PASSES = 8
@@ -75,6 +74,10 @@ cleaner one is taken first.
 """
 _UNKEPT = frozenset({"shed_cap", "replica_floor", "move_limit", "carbon_cap", "tenant_budget"})
 """Limits that a plan of this search may miss for want of room or time: then there is none."""
+_NEAR = 0.03
+"""Groups whose replicas cost at most so much more of their price than they earn at most are worth
+having. Of 200 sites these are twice the groups that the relaxation uses.
+"""
 _TIRED = 0.25
 """A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
@@ -117,8 +120,17 @@ def solve_at_scale(
         frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
     was_cut = spent() >= _PRICES_PART
-    point, bound = converged.point, converged.bound_usd_per_h - frame.given_back_usd_per_h
-    worth = np.union1d(point.group[point.replicas > _SLIVER], used)
+    point, bound = converged.point, converged.bound_usd_per_h
+    near = np.zeros(frame.groups, dtype=np.bool_)
+    near[used] = True
+    near[point.group[point.replicas > _SLIVER]] = True
+    apart = None
+    if converged.rounds > 0 and not is_over():
+        apart = relax_components(frame, point, hands, is_over=is_over)
+        bound = max(bound, apart.bound_usd_per_h)
+        near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
+    bound -= frame.given_back_usd_per_h
+    worth = np.flatnonzero(near & (frame.most > 0))
     frame = with_floors(frame, point.prices)
     search = begin(frame, point.prices, point.arcs, worth=worth, workers=hands, is_over=is_over)
     ledger = search.ledger
@@ -132,7 +144,10 @@ def solve_at_scale(
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
     def in_whole() -> float:
-        return _in_whole(frame, relaxation, converged, hands, gap_limit=gap_limit, is_over=is_over)
+        parts = apart or _apart(frame, relaxation, hands, is_over=is_over)
+        each = gap_limit / 10 * bound / len(frame.components)
+        found = bound_by_components(frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
+        return found - frame.given_back_usd_per_h
 
     proven = [(bound, METHOD_LP)]
     more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole)
@@ -184,31 +199,18 @@ def _priced(
         frame,
         relaxation,
         hands,
-        tolerance=max(1e-4, gap_limit / 10),
         is_over=lambda: spent() >= _PRICES_PART,
     )
     return relaxation, converged
 
 
-def _in_whole(
-    frame: Frame,
-    relaxation: Relaxation,
-    converged: Converged,
-    hands: Workers,
-    *,
-    gap_limit: float,
-    is_over: Callable[[], bool],
-) -> float:
-    # the prices of the first rounds still jump; the plain relaxation's prove more
-    is_rough = converged.rounds < _SETTLED_ROUNDS
-    bound = bound_by_components(
-        frame,
-        with_losses(frame, plain_point(frame, relaxation)) if is_rough else converged.point,
-        hands,
-        gap_usd_per_h=gap_limit / 10 * converged.bound_usd_per_h / len(frame.components),
-        is_over=is_over,
-    )
-    return bound - frame.given_back_usd_per_h
+def _apart(
+    frame: Frame, relaxation: Relaxation, hands: Workers, *, is_over: Callable[[], bool]
+) -> Apart:
+    """Components relaxed one by one from the plain relaxation, at the prices that prove more."""
+    point = with_losses(frame, plain_point(frame, relaxation))
+    point = replace(point, prices=better_prices(frame, point, hands))
+    return relax_components(frame, point, hands, is_over=is_over)
 
 
 def _least_usd_per_h(ledger: Ledger) -> float:
@@ -225,27 +227,38 @@ def _search(
     """
     ledger, components = search.ledger, range(len(search.frame.components))
     best, least, proven = ledger.whole(), np.inf, None
-    for turn in range(_PASSES + 1):
-        if not search.is_over():
-            add_cuts(ledger, search.workers, components)
+
+    def kept() -> float:
+        """Saved since last time, what classes lack together counted (out of time, too: a plan that
+        only looks cheaper may lack thousands).
+        """
+        nonlocal best, least
+        add_cuts(ledger, search.workers, components)
         cost = _least_usd_per_h(ledger)
         saved = least - cost
         if saved > 0:
             best, least = ledger.whole(), cost
+        return saved
+
+    saved = kept()
+    for turn in range(_PASSES):
         if turn == 1 and relative_gap(least, bound) > gap_limit and not search.is_over():
             proven = in_whole()
             bound = max(bound, proven)
-        if relative_gap(least, bound) <= gap_limit or search.is_over() or turn == _PASSES:
+        if relative_gap(least, bound) <= gap_limit or search.is_over():
             break
-        tired = saved <= _TIRED * gap_limit * abs(cost)
+        tired = turn > 0 and saved <= _TIRED * gap_limit * abs(least)
         open_doors(search)
         rough = Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1)
         fine = Effort(sites=_SITES, gap=gap_limit / 4, nodes=_NODES * (turn + 1))
-        renew_components(search, effort=fine if tired else rough)
+        now = replace(search, priced=not tired)
+        renew_components(now, effort=fine if tired else rough)
+        saved = max(0.0, kept())
         if tired:
             renew(search, turn=turn, effort=fine)
         open_doors(search)
         mend(search, effort=fine if tired else rough)
+        saved += max(0.0, kept())
     ledger.put(best)
     return proven
 

@@ -14,7 +14,13 @@ from optimizer.milp.scale.block import (
     proven_usd_per_h,
     take_block,
 )
-from optimizer.milp.scale.bound import bound_beside, bound_by_components
+from optimizer.milp.scale.bound import (
+    Apart,
+    better_prices,
+    bound_beside,
+    bound_by_components,
+    relax_components,
+)
 from optimizer.milp.scale.frame import Frame, Prices, take_frame
 from optimizer.milp.scale.losses import losses_of
 from optimizer.milp.scale.master import MasterPoint
@@ -31,9 +37,15 @@ SOON = settings(
 )
 
 
+def apart(frame: Frame, point: MasterPoint) -> Apart:
+    """Components relaxed one by one, without a deadline."""
+    return relax_components(frame, point, SerialWorkers(), is_over=never)
+
+
 def bound(frame: Frame, point: MasterPoint) -> float:
     """The bound without a deadline."""
-    return bound_by_components(frame, point, SerialWorkers(), gap_usd_per_h=0.0, is_over=never)
+    parts = apart(frame, point)
+    return bound_by_components(frame, parts, SerialWorkers(), gap_usd_per_h=0.0, is_over=never)
 
 
 def ceiling(problem: Problem) -> float:
@@ -68,7 +80,8 @@ def test_bounds_lie_between_the_relaxation_and_the_optimum(problem: Problem) -> 
         best = ceiling(made)
         frame = take_frame(tabulate(made))
         found = converged(frame)
-        proven = bound(frame, found.point)
+        prices = better_prices(frame, found.point, SerialWorkers())
+        proven = bound(frame, replace(found.point, prices=prices))
         assert proven <= best
         assert proven >= found.bound_usd_per_h - SLACK * (1 + abs(best))
 
@@ -96,7 +109,7 @@ def test_any_regions_give_a_bound(problem: Problem) -> None:
         for at in (point, odd(point)):
             found = bound_beside(
                 frame,
-                at,
+                apart(frame, at),
                 region.astype(np.intp),
                 workers=SerialWorkers(),
                 gap_usd_per_h=0.0,
@@ -134,10 +147,11 @@ def test_at_fall_back_prices_no_replica_earns_more_than_it_costs(problem: Proble
 def test_out_of_time_the_points_own_duals_bound(problem: Problem) -> None:
     frame = take_frame(tabulate(exposed(problem)))
     found = converged(frame)
-    late = bound_by_components(
-        frame, found.point, SerialWorkers(), gap_usd_per_h=0.0, is_over=lambda: True
-    )
-    assert late <= bound(frame, found.point) + SLACK
+    then, hands = bound(frame, found.point), SerialWorkers()
+    none = relax_components(frame, found.point, hands, is_over=lambda: True)
+    for parts in (none, apart(frame, found.point)):
+        late = bound_by_components(frame, parts, hands, gap_usd_per_h=0.0, is_over=lambda: True)
+        assert late == parts.bound_usd_per_h <= then + SLACK
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
@@ -145,5 +159,7 @@ def test_out_of_time_the_points_own_duals_bound(problem: Problem) -> None:
 def test_the_number_of_workers_changes_no_bound(problem: Problem) -> None:
     frame = take_frame(tabulate(exposed(problem)))
     point = converged(frame).point
-    three = bound_by_components(frame, point, ThreadWorkers(3), gap_usd_per_h=0.0, is_over=never)
+    hands = ThreadWorkers(3)
+    parts = relax_components(frame, point, hands, is_over=never)
+    three = bound_by_components(frame, parts, hands, gap_usd_per_h=0.0, is_over=never)
     assert three == bound(frame, point)

@@ -44,7 +44,7 @@ def whole(
     """Relaxed, then converged."""
     hands = workers or SerialWorkers()
     plain_lp = relaxed(frame, is_over=is_over, workers=hands)
-    return converge(frame, plain_lp, hands, tolerance=1e-6, is_over=is_over)
+    return converge(frame, plain_lp, hands, is_over=is_over)
 
 
 def master_of(frame: Frame, point: MasterPoint) -> Master:
