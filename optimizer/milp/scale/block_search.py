@@ -37,10 +37,16 @@ _BROKEN = 1e-4
 _PAYS = 1e-6
 _SUPPORT = 1e-6
 _ROUNDS = 10
+_STEP = 1e-3
+"""What a round has to add to a bound for another, relative, if that is so near the relaxation: at
+102 classes of 600 sites 5 rounds prove 0.03 % less than 10.
+"""
 _FIRST_ARCS = 1
 _NARROW = (10, 8, 6, 4, 3, 2, 1)
-_MOST_ARCS = 16_000
-"""Arcs of a search in whole replicas: its root takes 2 s."""
+_MOST_ARCS = 4_000
+"""Arcs of a search in whole replicas: with 16 000 all components of 200 sites took 6.5 s, not 4.5,
+and proved 0.03 % more.
+"""
 
 _SEARCH: dict[str, Any] = {
     # without it HiGHS 1.15.1 called a region optimal at three times its optimum
@@ -201,6 +207,8 @@ def relaxed(block: Block, support: Positions) -> Relaxed:
         first = formulation.first
         replicas = np.zeros(len(block.group))
         replicas[formulation.group] = values[first[2] : first[3]]
+        cost = float(np.concatenate(formulation.cost) @ values)
+        last = -np.inf if best is None else best.bound_usd_per_h
         if best is None or bound > best.bound_usd_per_h:
             best = Relaxed(
                 bound_usd_per_h=bound,
@@ -212,7 +220,9 @@ def relaxed(block: Block, support: Positions) -> Relaxed:
         room = block.cover * replicas[block.place]
         broken[formulation.at] = values[: first[1]] > room[formulation.at] + _BROKEN
         pays = (each.usd_per_h < -_PAYS) & ~chosen
-        if not pays.any() and not (broken & ~linked).any():
+        near = best.bound_usd_per_h >= cost - _STEP * abs(cost)
+        slow = best.bound_usd_per_h - last <= _STEP * abs(cost)
+        if (near and slow) or not (pays.any() or (broken & ~linked).any()):
             break
         chosen, linked = chosen | pays, linked | broken
     assert best is not None, "at least one round"

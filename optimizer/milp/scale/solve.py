@@ -195,12 +195,7 @@ def _priced(
         tolerance=min(0.005, max(1e-4, gap_limit / 4)),
         is_over=is_over,
     )
-    converged = converge(
-        frame,
-        relaxation,
-        hands,
-        is_over=lambda: spent() >= _PRICES_PART,
-    )
+    converged = converge(frame, relaxation, hands, is_over=lambda: spent() >= _PRICES_PART)
     return relaxation, converged
 
 
@@ -223,7 +218,8 @@ def _search(
 ) -> float | None:
     """Passes over the plan until it is within the gap of the bound or nothing saves any more; what
     classes lack together is known after each pass, so the cheapest plan seen so far is kept. The
-    bound `in_whole` replicas is asked for, and returned, if the gap is not met after a first pass.
+    bound `in_whole` replicas is asked for, and returned, if the gap is not met after a first pass
+    over the components.
     """
     ledger, components = search.ledger, range(len(search.frame.components))
     best, least, proven = ledger.whole(), np.inf, None
@@ -242,18 +238,19 @@ def _search(
 
     saved = kept()
     for turn in range(_PASSES):
-        if turn == 1 and relative_gap(least, bound) > gap_limit and not search.is_over():
-            proven = in_whole()
-            bound = max(bound, proven)
         if relative_gap(least, bound) <= gap_limit or search.is_over():
             break
         tired = turn > 0 and saved <= _TIRED * gap_limit * abs(least)
         open_doors(search)
-        rough = Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1)
+        rough = Effort(sites=_ROUGH_SITES, gap=gap_limit / (2 if turn else 1), nodes=1)
         fine = Effort(sites=_SITES, gap=gap_limit / 4, nodes=_NODES * (turn + 1))
+        # what is shared costs its price until that saves nothing more
         now = replace(search, priced=not tired)
         renew_components(now, effort=fine if tired else rough)
         saved = max(0.0, kept())
+        if proven is None and relative_gap(least, bound) > gap_limit and not search.is_over():
+            proven = in_whole()
+            bound = max(bound, proven)
         if tired:
             renew(search, turn=turn, effort=fine)
         open_doors(search)
