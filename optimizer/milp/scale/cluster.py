@@ -26,6 +26,7 @@ from optimizer.milp.scale.component_caps import cap, mix
 from optimizer.milp.scale.frame import Frame, Positions, PriceList
 from optimizer.milp.scale.ledger import Change, Ledger
 from optimizer.milp.scale.mixes import for_mixes, mixed
+from optimizer.tables import Floats
 
 _INSIDE = 32
 _ARCS, _EARLY_ARCS = 12_000, 4_000
@@ -96,10 +97,7 @@ def rearrange(
         grows=early,
     )
     made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
-    replica = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
-    if early or priced:
-        replica = replica + frame.accelerators[group] * prices.shared.pool[frame.pool[group]]
-        replica += frame.possible_kw[group] * prices.shared.power[frame.site[group]]
+    replica = _price_of(frame, group, prices if early or priced else None)
     values = made.solve(
         replica,
         gap=effort.gap,
@@ -108,6 +106,15 @@ def rearrange(
         is_over=is_over,
     )
     return None if values is None else made.change(values)
+
+
+def _price_of(frame: Frame, group: Positions, prices: PriceList | None) -> Floats:
+    """USD/h of a new replica of some groups, with what it takes of pools and budgets at prices."""
+    price: Floats = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
+    if prices is None:
+        return price
+    shared = frame.accelerators[group] * prices.shared.pool[frame.pool[group]]
+    return price + shared + frame.possible_kw[group] * prices.shared.power[frame.site[group]]
 
 
 def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:

@@ -8,7 +8,7 @@ nothing more, or at the time limit (an outer abort; the plan then says so). What
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.converge import Converged, converge, plain_point, with_losses
 from optimizer.milp.scale.frame import Frame, Positions, take_frame, with_floors
 from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.mixes import trim_mixes
 from optimizer.milp.scale.plan_search import (
     Search,
@@ -113,26 +114,12 @@ def solve_at_scale(
         return spent() >= searched
 
     cleared = clear(frame, sample, prices=opening, steps=_STEPS)
-    used: Positions = np.zeros(0, dtype=np.intp)
-    if frame.caps.are_priced:
-        frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
-    relaxation, converged = _priced(
-        frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
+    made = _at_prices(frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over)
+    was_cut, point, bound = made.was_cut, made.point, made.bound_usd_per_h
+    frame = with_floors(made.frame, point.prices)
+    search = begin(
+        frame, point.prices, point.arcs, worth=made.worth, workers=hands, is_over=is_over
     )
-    was_cut = spent() >= _PRICES_PART
-    point, bound = converged.point, converged.bound_usd_per_h
-    near = np.zeros(frame.groups, dtype=np.bool_)
-    near[used] = True
-    near[point.group[point.replicas > _SLIVER]] = True
-    apart = None
-    if converged.rounds > 0 and not is_over():
-        apart = relax_components(frame, point, hands, is_over=is_over)
-        bound = max(bound, apart.bound_usd_per_h)
-        near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
-    bound -= frame.given_back_usd_per_h
-    worth = np.flatnonzero(near & (frame.most > 0))
-    frame = with_floors(frame, point.prices)
-    search = begin(frame, point.prices, point.arcs, worth=worth, workers=hands, is_over=is_over)
     ledger = search.ledger
     if start is not None or np.isfinite(frame.caps.moves) or frame.least.any():
         take_up(search, start)
@@ -144,7 +131,7 @@ def solve_at_scale(
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
     def in_whole() -> float:
-        parts = apart or _apart(frame, relaxation, hands, is_over=is_over)
+        parts = made.apart or _apart(made.frame, made.relaxation, hands, is_over=is_over)
         each = gap_limit / 10 * bound / len(frame.components)
         found = bound_by_components(frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
         return found - frame.given_back_usd_per_h
@@ -160,6 +147,56 @@ def solve_at_scale(
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
     was_cut |= is_over()
     return _judged(problem, ledger, bound=bound, method=method, was_cut=was_cut)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _AtPrices:
+    """Where a search begins: the frame at the caps' prices, relaxed, with a bound (USD/h) and the
+    groups worth having; `apart` if there are whole-replica rows; whether time cut those.
+    """
+
+    frame: Frame
+    relaxation: Relaxation
+    point: MasterPoint
+    apart: Apart | None
+    worth: Positions
+    bound_usd_per_h: float
+    was_cut: bool
+
+
+def _at_prices(
+    frame: Frame,
+    cleared: Cleared,
+    hands: Workers,
+    *,
+    gap_limit: float,
+    spent: Callable[[], float],
+    is_over: Callable[[], bool],
+) -> _AtPrices:
+    used: Positions = np.zeros(0, dtype=np.intp)
+    if frame.caps.are_priced:
+        frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
+    relaxation, converged = _priced(
+        frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
+    )
+    was_cut, apart = spent() >= _PRICES_PART, None
+    point, bound = converged.point, converged.bound_usd_per_h
+    near = np.zeros(frame.groups, dtype=np.bool_)
+    near[used] = True
+    near[point.group[point.replicas > _SLIVER]] = True
+    if converged.rounds > 0 and not is_over():
+        apart = relax_components(frame, point, hands, is_over=is_over)
+        bound = max(bound, apart.bound_usd_per_h)
+        near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
+    return _AtPrices(
+        frame=frame,
+        relaxation=relaxation,
+        point=point,
+        apart=apart,
+        worth=np.flatnonzero(near & (frame.most > 0)),
+        bound_usd_per_h=bound - frame.given_back_usd_per_h,
+        was_cut=was_cut,
+    )
 
 
 def _with_cap_prices(

@@ -10,15 +10,17 @@ from hypothesis import HealthCheck, given, settings
 
 from optimizer.milp.scale.building import build, rescue
 from optimizer.milp.scale.catalogue import component_arcs
-from optimizer.milp.scale.cluster import Effort
+from optimizer.milp.scale.cluster import Effort, rearrange
+from optimizer.milp.scale.frame import Prices
 from optimizer.milp.scale.ledger import Change, Ledger
-from optimizer.milp.scale.plan_search import Job, step
+from optimizer.milp.scale.plan_search import Job, renew_components, step
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.problem import Problem
 from optimizer.solve import solve
+from sites.residency import ResidencyPolicy
 from tests.optimizer import builders as b
 from tests.optimizer.builders import rich_problems
-from tests.optimizer.scale.test_scale import plain
+from tests.optimizer.scale.test_scale import never, plain
 from tests.optimizer.scale.test_survival import begun, exposed
 
 SOON = settings(
@@ -34,6 +36,27 @@ def one_class_over_eight_sites() -> Problem:
         sites=[b.site(name, pools=[b.pool(count=1)]) for name in names],
         links=[b.link("a", name) for name in names[1:]],
         classes=[b.traffic_class("c", rate_rps=45.0)],
+    )
+
+
+def one_accelerator_two_want() -> Problem:
+    """ "a" ($1/h) has one; class x may go to "b" ($1.2/h) as well, class y to "c" ($3/h)."""
+    prices = {"a": ("DE", 1.0), "b": ("FR", 1.2), "c": ("IT", 3.0)}
+    policies = [
+        ResidencyPolicy(policy_id=name, processing_countries=countries, transit_countries=None)
+        for name, countries in (("x", ("DE", "FR")), ("y", ("DE", "IT")))
+    ]
+    return b.problem(
+        sites=[
+            b.site(name, country=country, pools=[b.pool(count=1, price=price)])
+            for name, (country, price) in prices.items()
+        ],
+        links=[b.link("a", "b"), b.link("a", "c")],
+        variants=[b.variant("vx"), b.variant("vy")],
+        points=[b.point("vx"), b.point("vy")],
+        services={"x": ["vx"], "y": ["vy"]},
+        policies=[b.ANYWHERE, *policies],
+        classes=[b.traffic_class(name, service_id=name, policy_id=name) for name in ("x", "y")],
     )
 
 
@@ -117,3 +140,52 @@ def test_what_is_built_fits(is_late: bool, problem: Problem) -> None:
         flows=search.ledger.flows_of(none),
     )
     assert search.ledger.lacking(more).any()
+
+
+def test_who_has_a_cheap_way_out_leaves_what_another_needs_once_it_has_a_price() -> None:
+    problem = one_accelerator_two_want()
+    plan = b.plan(
+        problem,
+        groups={"a/p/vx/x1": 1, "c/p/vy/x1": 1},
+        shares={("x", "a/p/vx/x1"): 10_000, ("y", "c/p/vy/x1"): 10_000},
+    )
+    search = begun(problem)
+    search.worth[:] = True
+    frame, ledger = search.frame, search.ledger
+    take_up(search, plan)
+    power = 2 * 0.3 * 0.1
+    assert ledger.cost_usd_per_h() == pytest.approx(1.0 + 3.0 + power, abs=1e-3)
+    # on its own, x gains nothing by leaving
+    renew_components(search, effort=EFFORT)
+    assert ledger.cost_usd_per_h() == pytest.approx(1.0 + 3.0 + power, abs=1e-3)
+    # $1/h for the accelerator that both want: x leaves (the plan is dearer), then y comes
+    pool = np.array([1.0 if name == "a/p" else 0.0 for name in ("a/p", "b/p", "c/p")])
+    shared = Prices(pool=pool, power=np.zeros(3), energy=search.prices.shared.energy)
+    priced = replace(search, prices=frame.price_list(shared), priced=True)
+    renew_components(priced, effort=EFFORT)
+    assert ledger.cost_usd_per_h() == pytest.approx(1.2 + 3.0 + power, abs=1e-3)
+    renew_components(priced, effort=EFFORT)
+    assert ledger.cost_usd_per_h() == pytest.approx(1.2 + 1.0 + power, abs=1e-3)
+
+
+def test_few_classes_may_use_every_arc_to_the_groups_they_have() -> None:
+    names = [f"s{k:02d}" for k in range(60)]
+    near = b.problem(
+        sites=[b.site(name, pools=[b.pool(price=1.0 + k / 100)]) for k, name in enumerate(names)],
+        links=[b.link(names[0], name) for name in names[1:]],
+        markets=[b.market(accesses={names[0]: 5.0})],
+    )
+    search = begun(near)
+    frame, first = search.frame, np.array([0])
+    free = np.arange(frame.groups) < 40
+    free[-1] = True
+    chosen = rearrange(
+        search.ledger,
+        first,
+        free=free,
+        prices=search.prices,
+        effort=EFFORT,
+        is_over=never,
+    )
+    assert chosen is not None
+    assert len(chosen.group) == 41  # not the cheapest 32
