@@ -19,7 +19,7 @@ from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
-from optimizer.milp.scale.converge import Converged, converge, plain_point, with_losses
+from optimizer.milp.scale.converge import Converged, converge, with_losses
 from optimizer.milp.scale.frame import Frame, Positions, take_frame, with_floors
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.master import MasterPoint
@@ -32,7 +32,7 @@ from optimizer.milp.scale.plan_search import (
     renew,
     renew_components,
 )
-from optimizer.milp.scale.price_lp import Relaxation, relax
+from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.warm_start import take_up
@@ -60,8 +60,10 @@ _NODES = 20
 _SLIVER = 1e-6
 _PRICES_PART = 0.35
 """Of a time limit, after which prices are good enough."""
-_BUILD_PART = 0.75
-"""Of the time then left to search in, after which the first plan is completed greedily."""
+_BUILD_PART = 0.9
+"""Of the time then left to search in, after which the first plan is completed greedily: at 600
+sites its last tenth is worth more than what a pass saves in a quarter of the time.
+"""
 _FINISH_TIMES = 4.0
 _FINISH_MOST = 0.5
 """For rounding, the certificate and the check: so many times what tables and first sample took,
@@ -131,13 +133,14 @@ def solve_at_scale(
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
     def in_whole() -> float:
-        parts = made.apart or _apart(made.frame, made.relaxation, hands, is_over=is_over)
+        parts = made.apart or _apart(made, hands, is_over=is_over)
         each = gap_limit / 10 * bound / len(frame.components)
         found = bound_by_components(frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
         return found - frame.given_back_usd_per_h
 
     proven = [(bound, METHOD_LP)]
-    more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole)
+    is_ready = made.apart is not None
+    more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole, is_ready=is_ready)
     if more is not None:
         proven.append((more, METHOD_MIP))
     trim(ledger)
@@ -152,11 +155,10 @@ def solve_at_scale(
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _AtPrices:
     """Where a search begins: the frame at the caps' prices, relaxed, with a bound (USD/h) and the
-    groups worth having; `apart` if there are whole-replica rows; whether time cut those.
+    groups worth having; `apart` if there are rows for whole replicas and time did not cut those.
     """
 
     frame: Frame
-    relaxation: Relaxation
     point: MasterPoint
     apart: Apart | None
     worth: Positions
@@ -176,21 +178,18 @@ def _at_prices(
     used: Positions = np.zeros(0, dtype=np.intp)
     if frame.caps.are_priced:
         frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
-    relaxation, converged = _priced(
-        frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over
-    )
+    converged = _priced(frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over)
     was_cut, apart = spent() >= _PRICES_PART, None
     point, bound = converged.point, converged.bound_usd_per_h
     near = np.zeros(frame.groups, dtype=np.bool_)
     near[used] = True
     near[point.group[point.replicas > _SLIVER]] = True
-    if converged.rounds > 0 and not is_over():
+    if converged.rounds > 0 and not was_cut:
         apart = relax_components(frame, point, hands, is_over=is_over)
         bound = max(bound, apart.bound_usd_per_h)
         near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
     return _AtPrices(
         frame=frame,
-        relaxation=relaxation,
         point=point,
         apart=apart,
         worth=np.flatnonzero(near & (frame.most > 0)),
@@ -223,7 +222,7 @@ def _priced(
     gap_limit: float,
     spent: Callable[[], float],
     is_over: Callable[[], bool],
-) -> tuple[Relaxation, Converged]:
+) -> Converged:
     """The linear relaxation over all arcs, and the same with whole-replica rows."""
     relaxation = relax(
         frame,
@@ -232,17 +231,18 @@ def _priced(
         tolerance=min(0.005, max(1e-4, gap_limit / 4)),
         is_over=is_over,
     )
-    converged = converge(frame, relaxation, hands, is_over=lambda: spent() >= _PRICES_PART)
-    return relaxation, converged
+    return converge(frame, relaxation, hands, is_over=lambda: spent() >= _PRICES_PART)
 
 
-def _apart(
-    frame: Frame, relaxation: Relaxation, hands: Workers, *, is_over: Callable[[], bool]
-) -> Apart:
-    """Components relaxed one by one from the plain relaxation, at the prices that prove more."""
-    point = with_losses(frame, plain_point(frame, relaxation))
-    point = replace(point, prices=better_prices(frame, point, hands))
-    return relax_components(frame, point, hands, is_over=is_over)
+def _apart(made: _AtPrices, hands: Workers, *, is_over: Callable[[], bool]) -> Apart:
+    """Components relaxed one by one, from the plain relaxation at the prices that prove more where
+    there are no whole-replica rows.
+    """
+    point = made.point
+    if not len(point.rowed.classes) + len(point.rowed.losses):
+        point = with_losses(made.frame, point)
+        point = replace(point, prices=better_prices(made.frame, point, hands))
+    return relax_components(made.frame, point, hands, is_over=is_over)
 
 
 def _least_usd_per_h(ledger: Ledger) -> float:
@@ -251,12 +251,17 @@ def _least_usd_per_h(ledger: Ledger) -> float:
 
 
 def _search(
-    search: Search, bound: float, *, gap_limit: float, in_whole: Callable[[], float]
+    search: Search,
+    bound: float,
+    *,
+    gap_limit: float,
+    in_whole: Callable[[], float],
+    is_ready: bool,
 ) -> float | None:
     """Passes over the plan until it is within the gap of the bound or nothing saves any more; what
     classes lack together is known after each pass, so the cheapest plan seen so far is kept. The
-    bound `in_whole` replicas is asked for, and returned, if the gap is not met after a first pass
-    over the components.
+    bound `in_whole` replicas is asked for, and returned, if the gap is not met: before the first
+    pass if it `is_ready` to be, since half a pass is worth something and half a bound is not.
     """
     ledger, components = search.ledger, range(len(search.frame.components))
     best, least, proven = ledger.whole(), np.inf, None
@@ -273,7 +278,15 @@ def _search(
             best, least = ledger.whole(), cost
         return saved
 
+    def prove() -> None:
+        nonlocal bound, proven
+        if proven is None and relative_gap(least, bound) > gap_limit and not search.is_over():
+            proven = in_whole()
+            bound = max(bound, proven)
+
     saved = kept()
+    if is_ready:
+        prove()
     for turn in range(_PASSES):
         if relative_gap(least, bound) <= gap_limit or search.is_over():
             break
@@ -285,9 +298,7 @@ def _search(
         now = replace(search, priced=not tired)
         renew_components(now, effort=fine if tired else rough)
         saved = max(0.0, kept())
-        if proven is None and relative_gap(least, bound) > gap_limit and not search.is_over():
-            proven = in_whole()
-            bound = max(bound, proven)
+        prove()
         if tired:
             renew(search, turn=turn, effort=fine)
         open_doors(search)
