@@ -13,7 +13,7 @@ from optimizer.arcs import find_arcs
 from optimizer.outcome import SolveStatus
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
-from optimizer.solve import PARTED_ARCS, arcs_at_most, solve
+from optimizer.solve import METHOD, PARTED_ARCS, arcs_at_most, solve
 from optimizer.verify import check_plan
 from sites.clock import ManualClock, SystemClock
 from tests.optimizer import builders as b
@@ -45,6 +45,22 @@ def test_where_the_large_search_finds_none_the_ordinary_says_why_if_there_is_tim
     assert in_time.status is SolveStatus.INFEASIBLE and in_time.relaxations
     assert late.status is SolveStatus.NO_PLAN
     assert "replica floor" in late.message
+
+
+def test_in_haste_a_smaller_problem_goes_to_the_large_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = b.problem()
+    monkeypatch.setattr("optimizer.solve.HASTY_ARCS", 0)
+    monkeypatch.setattr("optimizer.solve.HASTY_ARCS_PER_S", arcs_at_most(problem))
+
+    def method(limit_s: float) -> str:
+        policy = replace(problem.plan_policy, time_limit_s=limit_s)
+        plan = solve(replace(problem, plan_policy=policy)).plan
+        assert plan is not None
+        return plan.method.split(":")[0]
+
+    assert [method(2.0), method(0.5)] == [METHOD, "scale"]
 
 
 @pytest.mark.slow
