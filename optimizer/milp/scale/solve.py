@@ -267,11 +267,12 @@ def _search(
     best, least, proven = ledger.whole(), np.inf, None
 
     def kept() -> float:
-        """Saved since last time, what classes lack together counted (out of time, too: a plan that
-        only looks cheaper may lack thousands).
+        """Saved since last time, what classes lack together counted (also out of time if there is
+        another plan: one that only looks cheaper may lack thousands).
         """
         nonlocal best, least
-        add_cuts(ledger, search.workers, components)
+        if np.isfinite(least) or not search.is_over():
+            add_cuts(ledger, search.workers, components)
         cost = _least_usd_per_h(ledger)
         saved = least - cost
         if saved > 0:
