@@ -25,7 +25,7 @@ from optimizer.milp.scale.regions import (
     share_of,
     without_limits,
 )
-from optimizer.milp.scale.workers import Workers
+from optimizer.milp.scale.workers import Result, Workers, largest_first
 from optimizer.tables import Floats
 
 _NODES = 1
@@ -36,7 +36,7 @@ _SUPPORT = 1e-6
 class Apart:
     """A master's point with every component relaxed by itself at its prices: what that proves, each
     component's relaxation (None if time ran out before), and what a replica of each group costs
-    beyond what it earns at most (USD/h; inf where no component was relaxed).
+    beyond what it earns at most (USD/h; inf where no class reaches it).
     """
 
     point: MasterPoint
@@ -70,7 +70,7 @@ def relax_components(
         found = relaxed(block, point.group[point.replicas > _SUPPORT])
         return max(bound, found.bound_usd_per_h), found, block.group, found.each.usd_per_h
 
-    parts = workers.map(one, range(len(frame.components)))
+    parts = _by_component(frame, workers, one)
     short = np.full(frame.groups, np.inf)
     for _, _, group, usd_per_h in parts:
         short[group] = usd_per_h
@@ -90,10 +90,10 @@ def bound_by_components(
     gap_usd_per_h: float,
     is_over: Callable[[], bool],
 ) -> float:
-    """A proven bound (USD/h) from a master's prices and duals, both of any quality.
+    """A proven bound (USD/h) from components at prices of any quality.
 
-    A search stops within `gap_usd_per_h` of its optimum. Components whose turn comes after
-    `is_over` count with what their relaxation proves, and there are no regions then.
+    A search stops within `gap_usd_per_h` of its optimum. If time ends before a component's turn,
+    it is what their relaxations prove.
     """
     region = regions_of(frame, apart.point, workers)
     return bound_beside(
@@ -117,7 +117,7 @@ def bound_beside(
     def one(at: int) -> _Part | None:
         return _part(frame, apart, at, region=region, gap=gap_usd_per_h, is_over=is_over)
 
-    parts = workers.map(one, range(len(frame.components)))
+    parts = _by_component(frame, workers, one)
     known = [part for part in parts if part is not None]
     if len(known) < len(parts):
         return apart.bound_usd_per_h
@@ -133,6 +133,11 @@ def bound_beside(
     beside = sum(part.usd_per_h for part in known) + frame.dual_offset(free)
     beside += sum(workers.map(joint, range(int(region.max()) + 1)))
     return max(apart.bound_usd_per_h, beside)
+
+
+def _by_component(frame: Frame, workers: Workers, work: Callable[[int], Result]) -> list[Result]:
+    places = range(len(frame.components))
+    return largest_first(workers, work, places, size=lambda at: len(frame.components[at]))
 
 
 def _part(

@@ -274,7 +274,7 @@ def _stack(tables: Tables, *, usd_per_kg: float, order_usd_per_kg: float) -> Sta
 
 
 def _components(tables: Tables) -> tuple[Positions, ...]:
-    """Classes of services that share variants, directly or over others; largest demand first."""
+    """Classes of services that share variants, directly or over others."""
     label = list(range(len(tables.variants.ids)))
 
     def root(at: int) -> int:

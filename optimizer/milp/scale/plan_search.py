@@ -27,7 +27,7 @@ from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import Frame, Positions, PriceList, Prices
 from optimizer.milp.scale.ledger import Change, Ledger
 from optimizer.milp.scale.mixes import worth_for_mixes
-from optimizer.milp.scale.workers import Workers
+from optimizer.milp.scale.workers import Workers, largest_first
 from optimizer.tables import Floats
 
 BATCH = 6
@@ -298,11 +298,8 @@ def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True)
             is_over=search.is_over,
         )
 
-    # the largest first, so that hands end together
-    order = sorted(range(len(jobs)), key=lambda at: -len(jobs[at].classes))
-    answers = dict(zip(order, search.workers.map(one, [jobs[at] for at in order]), strict=True))
-    for at, job in enumerate(jobs):
-        found = answers[at]
+    answers = largest_first(search.workers, one, jobs, size=lambda job: len(job.classes))
+    for job, found in zip(jobs, answers, strict=True):
         change = found
         if change is not None and not _is_current(ledger, job, change):
             if again:

@@ -23,6 +23,20 @@ class Workers(Protocol):
         ...
 
 
+def largest_first(
+    workers: Workers,
+    work: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    *,
+    size: Callable[[Job], int],
+) -> list[Result]:
+    """As `workers.map`, begun with the largest job, so that hands end together."""
+    order = sorted(range(len(jobs)), key=lambda at: -size(jobs[at]))
+    results = workers.map(work, [jobs[at] for at in order])
+    answers = dict(zip(order, results, strict=True))
+    return [answers[at] for at in range(len(jobs))]
+
+
 class SerialWorkers:
     """One job after the other, here."""
 
