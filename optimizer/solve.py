@@ -17,12 +17,13 @@ from optimizer.costs import relative_gap
 from optimizer.milp.constraints_survive import SurvivalCut, survive_one
 from optimizer.milp.elastic import mending_slack, relaxations
 from optimizer.milp.extract import extract_plan
-from optimizer.milp.formulate import Attempt, attempt, formulate
-from optimizer.milp.highs import OUTSIDE, Point, PointStatus
+from optimizer.milp.formulate import Attempt, attempt, budget_of, formulate
+from optimizer.milp.highs import INTERRUPT, OUTSIDE, Budget, Point, PointStatus
 from optimizer.milp.model import Formulation, RowKey
 from optimizer.milp.scale.solve import solve_at_scale, unsuited
 from optimizer.milp.scale.workers import Workers
-from optimizer.milp.survive import Losses, Survived
+from optimizer.milp.support import WORTHWHILE_INTEGERS
+from optimizer.milp.survive import Losses
 from optimizer.milp.survive_root import root_cuts
 from optimizer.milp.whole.solve import solve_whole
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
@@ -41,6 +42,13 @@ _MOST_ROUNDS = 12
 """Rounds of cuts for lost sites; tiny problems need two to four."""
 
 _ROUNDS_SPENT = "survival_rounds"
+
+_STEP = 8
+"""How many times the nodes of one round the next one gets, the first one being the root alone."""
+_NODES_NEARBY = 20
+_LEAST_S = 0.1
+_MOST_NEARBY = 4
+_WITH_POINT = (PointStatus.PROVEN, PointStatus.STOPPED)
 
 LARGE_ARCS = 60_000
 """From so many arcs Pyomo's build and a search with every arc in it take too long."""
@@ -99,6 +107,7 @@ def solve(
         first=formulation,
         losses=Losses(Reach(problem), groups),
         start=start,
+        watch=watch,
     )
     outcome = _judge(problem, candidates, search.run(presolve=True))
     if outcome.status is SolveStatus.FAULT:  # presolve has known faults; the plain search is slower
@@ -146,15 +155,24 @@ def arcs_at_most(problem: Problem) -> int:
     return sum(of_service[one.service_id] for one in problem.classes)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(kw_only=True, slots=True)
 class _Found:
-    """What a search came to: its last point, its best plan if any, and the best bound."""
+    """What a search came to so far: its last search of the whole, its best plan if any, the best
+    bound; the cuts it knows, its next first guess and the ids of the groups its plans used.
+    """
 
     point: Point
-    plan: Plan | None
-    bound: float
-    nodes: int
+    plan: Plan | None = None
+    bound: float = -inf
+    nodes: int = 0
     hit_limit: str = ""
+    cuts: tuple[SurvivalCut, ...] = ()
+    guess: Plan | None = None
+    seen: frozenset[str] = frozenset()
+
+    def heard(self, hit_limit: str) -> None:
+        """Note what stopped a search; what cut any part of it outside stays noted."""
+        self.hit_limit = self.hit_limit if self.hit_limit in OUTSIDE else hit_limit
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -163,7 +181,8 @@ class _Search:
 
     Without protected classes that is one solve. A cut never rules a plan out, it makes the
     formulation see what a loss would cost; so each round's bound holds and any round's plan will
-    do.
+    do. In a large problem a round begins with few nodes and goes on among the groups of the plans
+    seen so far, where one that survives is soon found.
     """
 
     problem: Problem
@@ -172,50 +191,92 @@ class _Search:
     first: Formulation
     losses: Losses
     start: Plan | None
+    watch: _Watch
 
     def run(self, *, presolve: bool) -> _Found:
-        """The best plan of all rounds, with the best bound and the nodes of all."""
-        cuts = root_cuts(self.first, self.losses)
-        best, guess = None, self.start
-        bound, nodes, limit = -inf, 0, ""
-        for _ in range(_MOST_ROUNDS):
-            made = attempt(self._formulation(cuts), presolve=presolve, start=_replicas(guess))
-            point = made.point
-            bound, nodes = max(bound, point.bound), nodes + point.nodes
-            limit = limit if limit in OUTSIDE else point.hit_limit
-            if point.status not in (PointStatus.PROVEN, PointStatus.STOPPED):
-                break
-            survived = self._survived(made)
-            guess = survived.plan
-            if best is None or _cost(guess) < _cost(best):
-                best = guess
-            new = _violated(survived.cuts, point)
-            proven = point.status is PointStatus.PROVEN
-            if (proven and not new) or self._is_close(best, bound):
-                limit = limit if limit in OUTSIDE else ""
-                break
-            if not new or (not proven and point.hit_limit in OUTSIDE):
-                break
-            cuts += new
-        else:
-            limit = limit or _ROUNDS_SPENT
-        plan = _bounded(best, bound, hit_limit=limit) if best else None
-        return _Found(point=point, plan=plan, bound=bound, nodes=nodes, hit_limit=limit)
+        """The best plan of all rounds, with the best bound and the nodes of all. An interrupt ends
+        the search; raises KeyboardInterrupt where there is no plan yet.
+        """
+        found = _Found(point=Point(status=PointStatus.NONE), guess=self.start)
+        found.seen = _placed(self.start)
+        try:
+            self._go_on(found, budget_of(self.problem, presolve=presolve))
+        except KeyboardInterrupt:
+            if found.plan is None:
+                raise
+            found.hit_limit = INTERRUPT
+        if found.plan is not None:
+            found.plan = _bounded(found.plan, found.bound, hit_limit=found.hit_limit)
+        return found
 
-    def _formulation(self, cuts: tuple[SurvivalCut, ...]) -> Formulation:
-        if not cuts:
-            return self.first
-        formulation = formulate(self.problem, self.arcs, slack=self.slack)
-        survive_one(formulation, cuts)
-        return formulation
+    def _go_on(self, found: _Found, budget: Budget) -> None:
+        found.cuts = root_cuts(self.first, self.losses)
+        in_steps = self.losses.asked and len(self.first.inputs.groups) >= WORTHWHILE_INTEGERS
+        for turn in range(_MOST_ROUNDS):
+            nodes = min(budget.nodes, _STEP**turn) if in_steps else budget.nodes
+            made = self._attempt(found, replace(budget, nodes=nodes))
+            point = found.point = made.point
+            found.bound = max(found.bound, point.bound)
+            found.heard(point.hit_limit)
+            if point.status not in _WITH_POINT:
+                if point.hit_limit in OUTSIDE or nodes == budget.nodes:
+                    return
+                continue
+            new = self._take(found, made)
+            if (point.status is PointStatus.PROVEN and not new) or self._is_close(found):
+                found.heard("")
+                return
+            if point.hit_limit in OUTSIDE or (not new and nodes == budget.nodes):
+                return
+            if in_steps and self._nearby(found, budget):
+                found.heard("")
+                return
+        found.hit_limit = found.hit_limit or _ROUNDS_SPENT
 
-    def _survived(self, made: Attempt) -> Survived:
-        return self.losses.survive(extract_plan(made.inputs, made.point, method=METHOD))
+    def _nearby(self, found: _Found, budget: Budget) -> bool:
+        """Look among the groups seen so far; whether a plan there is close enough."""
+        fine = replace(budget, gap=budget.gap / 2, nodes=min(budget.nodes, _NODES_NEARBY))
+        for _ in range(_MOST_NEARBY):
+            made = self._attempt(found, fine, near=found.seen)
+            if made.point.hit_limit in OUTSIDE:
+                found.heard(made.point.hit_limit)
+            if made.point.status not in _WITH_POINT:
+                break
+            new = self._take(found, made)
+            if self._is_close(found):
+                return True
+            if not new or made.point.hit_limit in OUTSIDE:
+                break
+        found.guess = found.plan
+        return False
 
-    def _is_close(self, plan: Plan, bound: float) -> bool:
-        """Whether the plan, what its losses cost included, is within the gap asked for."""
+    def _attempt(
+        self, found: _Found, budget: Budget, *, near: frozenset[str] | None = None
+    ) -> Attempt:
+        left_s = max(_LEAST_S, budget.time_s - self.watch.since_s())
+        formulation = self.first
+        if found.cuts:
+            formulation = formulate(self.problem, self.arcs, slack=self.slack)
+            survive_one(formulation, found.cuts)
+        budget = replace(budget, time_s=left_s)
+        made = attempt(formulation, budget=budget, start=_replicas(found.guess), near=near)
+        found.nodes += made.point.nodes
+        return made
+
+    def _take(self, found: _Found, made: Attempt) -> tuple[SurvivalCut, ...]:
+        """Take in the plan of a point; the cuts that its losses add."""
+        survived = self.losses.survive(extract_plan(made.inputs, made.point, method=METHOD))
+        new = _violated(survived.cuts, made.point)
+        found.cuts += new
+        found.guess, found.seen = survived.plan, found.seen | _placed(survived.plan)
+        if found.plan is None or _cost(survived.plan) < _cost(found.plan):
+            found.plan = survived.plan
+        return new
+
+    def _is_close(self, found: _Found) -> bool:
+        """Whether the best plan, what its losses cost included, is within the gap asked for."""
         limit = self.problem.plan_policy.gap_limit
-        return bool(plan.exposed) and relative_gap(_cost(plan), bound) <= limit
+        return found.plan is not None and relative_gap(_cost(found.plan), found.bound) <= limit
 
 
 def _violated(cuts: tuple[SurvivalCut, ...], point: Point) -> tuple[SurvivalCut, ...]:
@@ -275,6 +336,10 @@ def _judge(problem: Problem, candidates: Candidates, found: _Found) -> Outcome:
     )
 
 
+def _placed(plan: Plan | None) -> frozenset[str]:
+    return frozenset(one.group.group_id for one in plan.groups) if plan else frozenset()
+
+
 def _replicas(plan: Plan | None) -> Mapping[str, int] | None:
     if plan is None:
         return None
@@ -300,11 +365,15 @@ def _fault_message(violations: tuple[Violation, ...]) -> str:
 
 
 class _Watch:
-    """Seconds between laps; always 0 without a clock."""
+    """Seconds between laps and since it was made; always 0 without a clock."""
 
     def __init__(self, clock: Clock | None) -> None:
         self._clock = clock
-        self._last_ms = clock.monotonic_ms() if clock else 0
+        self._first_ms = self._last_ms = clock.monotonic_ms() if clock else 0
+
+    def since_s(self) -> float:
+        """Seconds since the watch was made."""
+        return (self._clock.monotonic_ms() - self._first_ms) / MS_PER_S if self._clock else 0.0
 
     def lap_s(self) -> float:
         if self._clock is None:

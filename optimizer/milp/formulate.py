@@ -5,7 +5,7 @@ Nothing outside this folder sees a Pyomo or HiGHS object.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from optimizer.milp.constraints import add_rows
@@ -51,10 +51,16 @@ def formulate(
 
 
 def attempt(
-    formulation: Formulation, *, presolve: bool = True, start: Mapping[str, int] | None = None
+    formulation: Formulation,
+    *,
+    budget: Budget | None = None,
+    start: Mapping[str, int] | None = None,
+    near: Collection[str] | None = None,
 ) -> Attempt:
-    """Solve a formulation within its problem's budget. Raises FatalError if the solver errs."""
-    budget = budget_of(formulation.inputs.problem, presolve=presolve)
+    """Solve a formulation within a budget, its problem's if none is given; `start` and `near` as in
+    `run`. Raises FatalError if the solver errs.
+    """
+    budget = budget or budget_of(formulation.inputs.problem)
     guess = None if start is None else (start,)
-    point = run(compile_model(formulation), budget, start=guess)
+    point = run(compile_model(formulation), budget, start=guess, near=near)
     return Attempt(inputs=formulation.inputs, point=point)

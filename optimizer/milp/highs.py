@@ -7,7 +7,7 @@ time limit adds up over runs of one object.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -38,6 +38,7 @@ OUTSIDE = (TIME_LIMIT, INTERRUPT)
 _INT32_MAX = 2_147_483_647
 _START_GAP = 0.0025
 _START_NODES = 100
+_LEAST_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,13 +155,18 @@ def _set_columns(lp: Any, columns: tuple[Any, ...]) -> None:
 
 
 def run(
-    compiled: Compiled, budget: Budget, *, start: Sequence[Mapping[str, int]] | None = None
+    compiled: Compiled,
+    budget: Budget,
+    *,
+    start: Sequence[Mapping[str, int]] | None = None,
+    near: Collection[str] | None = None,
 ) -> Point:
     """Solve once. `start` (replicas by group id, for the first periods) is a first guess that the
     solver completes itself; without one, a large search looks for its own. Relaxation, own start
-    and search are three runs of `time_s`, a quarter of it, and `time_s` at the most. Where time
-    cuts one of the first two short the point names that limit too, even if it is proven: with more
-    time the search would have started elsewhere.
+    (a quarter of the time at most) and search share the budget's time. Where it cuts one of the
+    first two short the point names that limit too, even if it is proven: with more time the search
+    would have started elsewhere. Of a large search that is given `near` (group ids)
+    only those and what the relaxation uses may have replicas, and its bound holds for those alone.
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """
@@ -173,10 +179,13 @@ def run(
         guess = _columns_of(compiled, start)
     elif relaxed is not None:
         guess = restricted_start(starting, compiled.lp, relaxed=relaxed)
-    highs = _fresh(budget)
+    left_s = budget.time_s - relaxing.getRunTime() - starting.getRunTime()
+    highs = _fresh(replace(budget, time_s=max(_LEAST_S, left_s)))
     _must(highs.passModel(compiled.lp), "take the model")
     if relaxed is not None:
         add_rows(highs, relaxed.needed)
+    if near is not None and relaxed is not None:
+        _confine(highs, compiled, near, used=relaxed.support)
     if guess:
         index, value = np.array(list(guess), dtype=np.int32), np.array(list(guess.values()))
         _must(highs.setSolution(len(guess), index, value), "take the first guess")
@@ -207,6 +216,16 @@ def _columns_of(compiled: Compiled, start: Sequence[Mapping[str, int]]) -> dict[
         for at, variable in enumerate(compiled.columns)
         if variable.parent_component().local_name == "n" and _period_of(variable) < len(start)
     }
+
+
+def _confine(
+    highs: Any, compiled: Compiled, near: Collection[str], *, used: Collection[int]
+) -> None:
+    """Leave no replicas to groups that are neither near nor of the columns used."""
+    for at, variable in enumerate(compiled.columns):
+        is_group = variable.parent_component().local_name == "n"
+        if is_group and at not in used and index_of(variable) not in near and variable.lb <= 0:
+            highs.changeColBounds(at, 0.0, 0.0)
 
 
 def _period_of(variable: Any) -> int:

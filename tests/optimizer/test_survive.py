@@ -61,6 +61,14 @@ def codes(problem: Problem, plan: Plan) -> list[str]:
     return [v.message() for v in check_survival(Reach(problem), plan)]
 
 
+def solved_in_steps(problem: Problem) -> Plan:
+    """As if it were so large that rounds grow and look nearby in between."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optimizer.solve.WORTHWHILE_INTEGERS", 0)
+        patch.setattr("optimizer.milp.highs.WORTHWHILE_INTEGERS", 0)
+        return solved(problem)
+
+
 def solved(problem: Problem) -> Plan:
     outcome = solve(problem)
     assert outcome.status is SolveStatus.OPTIMAL, outcome.message
@@ -140,17 +148,20 @@ def _loss(left: Reach, counts: oracle.Counts, shed, lp: highspy.Highs, lost_site
             lp.addConstr(sum(watts[1:], start=watts[0]) <= limit - idle)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.one_of(
         b.small_problems(max_sites=2, max_classes=3, max_count=2),
         b.small_problems(max_sites=3, max_classes=3, max_count=1),
     ),
     st.sampled_from([1.0, 0.02]),
+    st.booleans(),
 )
-def test_the_rounds_of_cuts_find_what_brute_force_finds(problem: Problem, part: float) -> None:
+def test_the_rounds_of_cuts_find_what_brute_force_finds(
+    problem: Problem, part: float, in_steps: bool
+) -> None:
     problem = unspread(priced(problem, part))
-    plan = solved(problem)
+    plan = solved_in_steps(problem) if in_steps else solved(problem)
     cost, least = plan.cost.total_usd_per_h, cheapest_with_losses(problem)
     assert plan.bound_usd_per_h <= least + 1e-6 * max(1.0, abs(least))
     assert cost == pytest.approx(least, rel=2e-3, abs=1e-5)
