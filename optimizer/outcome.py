@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from optimizer.plan import CandidateArc, Plan, PrunedArc
+
+
+class Progress(Protocol):
+    """Who is told how a search goes, now and then and from any thread; answers nothing."""
+
+    def stands(self, *, cost_usd_per_h: float, bound_usd_per_h: float) -> None:
+        """What the best plan so far costs (inf: there is none), what any plan costs at least
+        (-inf: not known).
+        """
+        ...
+
+    def stopping(self) -> None:
+        """An interrupt was heard; the search comes to an end with what it has."""
+        ...
+
+
+class Untold:
+    """Progress that nobody hears of."""
+
+    def stands(self, *, cost_usd_per_h: float, bound_usd_per_h: float) -> None:
+        """Nothing."""
+
+    def stopping(self) -> None:
+        """Nothing."""
 
 
 class SolveStatus(StrEnum):

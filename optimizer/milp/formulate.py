@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from optimizer.milp.constraints import add_rows
-from optimizer.milp.highs import Budget, Point, compile_model, run
+from optimizer.milp.highs import Budget, Point, Told, compile_model, run
 from optimizer.milp.inputs import Inputs, take_inputs
 from optimizer.milp.model import Elasticity, Formulation, RowKey, start_formulation
 from optimizer.milp.objective import add_cost
@@ -56,11 +56,12 @@ def attempt(
     budget: Budget | None = None,
     start: Mapping[str, int] | None = None,
     near: Collection[str] | None = None,
+    told: Told | None = None,
 ) -> Attempt:
-    """Solve a formulation within a budget, its problem's if none is given; `start` and `near` as in
-    `run`. Raises FatalError if the solver errs.
+    """Solve a formulation within a budget, its problem's if none is given; `start`, `near` and
+    `told` as in `run`. Raises FatalError if the solver errs.
     """
     budget = budget or budget_of(formulation.inputs.problem)
     guess = None if start is None else (start,)
-    point = run(compile_model(formulation), budget, start=guess, near=near)
+    point = run(compile_model(formulation), budget, start=guess, near=near, told=told)
     return Attempt(inputs=formulation.inputs, point=point)

@@ -7,7 +7,7 @@ time limit adds up over runs of one object.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -20,6 +20,7 @@ from pyomo.repn.linear import LinearRepnVisitor
 from pyomo.repn.util import VarRecorder
 
 from optimizer.milp.model import LAZY_FAMILIES, Formulation
+from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT
 from optimizer.milp.support import (
     WORTHWHILE_INTEGERS,
     SparseRows,
@@ -31,9 +32,8 @@ from optimizer.milp.support import (
 )
 from sites.errors import FatalError
 
-TIME_LIMIT, INTERRUPT = "time_limit_s", "interrupt"
-OUTSIDE = (TIME_LIMIT, INTERRUPT)
-"""Limits that do not follow from the problem: a plan says if one cut any part of its search."""
+Told = Callable[[float, float], None]
+"""Hears what the best point so far costs and what any costs at least, from a thread of HiGHS's."""
 
 _INT32_MAX = 2_147_483_647
 _START_GAP = 0.0025
@@ -160,13 +160,16 @@ def run(
     *,
     start: Sequence[Mapping[str, int]] | None = None,
     near: Collection[str] | None = None,
+    told: Told | None = None,
 ) -> Point:
-    """Solve once. `start` (replicas by group id, for the first periods) is a first guess that the
-    solver completes itself; without one, a large search looks for its own. Relaxation, own start
-    (a quarter of the time at most) and search share the budget's time. Where it cuts one of the
-    first two short the point names that limit too, even if it is proven: with more time the search
-    would have started elsewhere. Of a large search that is given `near` (group ids)
-    only those and what the relaxation uses may have replicas, and its bound holds for those alone.
+    """Solve once; `told` hears how the search goes.
+
+    `start` (replicas by group id, for the first periods) is a first guess that the solver completes
+    itself; without one, a large search looks for its own. Relaxation, own start (a quarter of the
+    time at most) and search share the budget's time. Where it cuts one of the first two short the
+    point names that limit too, even if it is proven: with more time the search would have started
+    elsewhere. Of a large search that is given `near` (group ids) only those and what the relaxation
+    uses may have replicas, and its bound holds for those alone.
 
     Raises FatalError where HiGHS reports an error rather than an answer.
     """
@@ -189,11 +192,20 @@ def run(
     if guess:
         index, value = np.array(list(guess), dtype=np.int32), np.array(list(guess.values()))
         _must(highs.setSolution(len(guess), index, value), "take the first guess")
+    if told is not None:
+        highs.cbMipInterrupt += _telling(told)
     _must(run_interruptibly(highs), "run")
     answer = _answer(highs, compiled)
     if answer.status is not PointStatus.INFEASIBLE and (was_cut(relaxing) or was_cut(starting)):
         return replace(answer, hit_limit=answer.hit_limit or TIME_LIMIT)
     return answer
+
+
+def _telling(told: Told) -> Callable[[Any], None]:
+    def tell(event: Any) -> None:
+        told(float(event.data_out.mip_primal_bound), float(event.data_out.mip_dual_bound))
+
+    return tell
 
 
 def was_cut(highs: Any) -> bool:

@@ -1,9 +1,16 @@
-"""How HiGHS hears that it is to stop."""
+"""How HiGHS, and a search in Python around it, hear that they are to stop."""
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
+
+TIME_LIMIT, INTERRUPT = "time_limit_s", "interrupt"
+OUTSIDE = (TIME_LIMIT, INTERRUPT)
+"""Limits that do not follow from the problem: a plan says if one cut any part of its search."""
 
 
 def never() -> bool:
@@ -31,3 +38,35 @@ class Watch:
         if self.was_interrupted:
             self.was_interrupted = False
             raise KeyboardInterrupt
+
+
+class Interrupts:
+    """Within it the first Ctrl-C is only noted (and `heard` called), so that a search ends with
+    what it has; the next one raises KeyboardInterrupt, as ever. Outside the main thread, or where
+    somebody else listens, nothing changes.
+    """
+
+    def __init__(self, heard: Callable[[], None]) -> None:
+        self._heard = heard
+        self.noted = False
+
+    def __enter__(self) -> Self:
+        is_main = threading.current_thread() is threading.main_thread()
+        self._listens = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if self._listens:
+            signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._listens:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def _note(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.noted = True
+        self._heard()

@@ -41,11 +41,11 @@ _COLUMNS = (
 def plan_day(session: Session, problem: Problem, *, periods: int) -> DayOutcome:
     """Plan so many hours and show them; raises CliError where there is no schedule."""
     from optimizer.solve_day import solve_day
+    from scheduler.cli.progress import searching
     from sites.clock import SystemClock
 
-    if session.out.live:
-        session.out.note(f"Planning {periods} hours of {len(problem.classes)} traffic classes …")
-    outcome = solve_day(problem, periods=periods, clock=SystemClock())
+    with searching(session.out, f"Planning {periods} hours of {len(problem.classes)} classes"):
+        outcome = solve_day(problem, periods=periods, clock=SystemClock())
     show_day(session, outcome)
     return outcome
 

@@ -206,13 +206,15 @@ def solved(session: Session, problem: Problem, *, before: Plan | None) -> Outcom
     """Solve a problem, starting from and not needlessly leaving the plan before."""
     from optimizer.milp.scale.workers import ThreadWorkers
     from optimizer.solve import solve
+    from scheduler.cli.progress import searching
     from scheduler.steady import steadied
     from sites.clock import SystemClock
 
-    if session.out.live:
-        session.out.note(f"Planning {len(problem.classes)} traffic classes …")
     workers = ThreadWorkers(os.cpu_count() or 1)
-    outcome = solve(problem, clock=SystemClock(), start=before, workers=workers)
+    with searching(session.out, f"Planning {len(problem.classes)} traffic classes") as progress:
+        outcome = solve(
+            problem, clock=SystemClock(), start=before, workers=workers, progress=progress
+        )
     return steadied(problem, outcome, before=before)
 
 

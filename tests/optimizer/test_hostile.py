@@ -16,10 +16,11 @@ from optimizer.arcs import find_arcs
 from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import attempt, formulate
 from optimizer.milp.highs import Point, PointStatus
+from optimizer.milp.rounds import Found
 from optimizer.outcome import Outcome, SolveStatus
 from optimizer.policy import GroupBound, PlanPolicy
 from optimizer.problem import Problem
-from optimizer.solve import _Found, _judge, solve
+from optimizer.solve import _judge, solve
 from optimizer.verify import check_plan
 from sites.errors import FatalError
 from tests.optimizer import builders as b
@@ -195,7 +196,7 @@ def test_a_wrong_point_the_solver_calls_optimal_is_a_fault(
     for wrong in (False, True):
         point = replace(made.point, values=lie(made.point.values)) if wrong else made.point
         plan = extract_plan(made.inputs, point, method="a solver that lies")
-        outcome = _judge(problem, candidates, _Found(point=point, plan=plan, bound=0.0, nodes=0))
+        outcome = _judge(problem, candidates, Found(point=point, plan=plan, bound=0.0, nodes=0))
         if not wrong:
             assert outcome.status is SolveStatus.OPTIMAL
             continue

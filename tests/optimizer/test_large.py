@@ -10,10 +10,11 @@ from hypothesis import given, settings
 
 from benchmarks.fleets import tier
 from optimizer.arcs import find_arcs
+from optimizer.milp.rounds import METHOD
 from optimizer.outcome import SolveStatus
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
-from optimizer.solve import METHOD, PARTED_ARCS, arcs_at_most, solve
+from optimizer.solve import PARTED_ARCS, arcs_at_most, solve
 from optimizer.verify import check_plan
 from sites.clock import ManualClock, SystemClock
 from tests.optimizer import builders as b

@@ -37,8 +37,8 @@ def problem(monkeypatch: pytest.MonkeyPatch) -> Problem:
     """A class that the cheap site alone would serve, were it not for its loss, of which only the
     rounds tell; taken as if it were large.
     """
-    monkeypatch.setattr("optimizer.solve.root_cuts", lambda *_: ())
-    monkeypatch.setattr("optimizer.solve.WORTHWHILE_INTEGERS", 0)
+    monkeypatch.setattr("optimizer.milp.rounds.root_cuts", lambda *_: ())
+    monkeypatch.setattr("optimizer.milp.rounds.WORTHWHILE_INTEGERS", 0)
     made = b.two_sites(classes=[b.traffic_class("c", protected=True)])
     policy = replace(made.plan_policy, exposure_part=1.0, gap_limit=0.0, time_limit_s=9.0)
     return replace(made, plan_policy=policy)
@@ -51,7 +51,7 @@ def test_an_interrupt_in_a_later_round_keeps_the_plan(
         if attempts == 1:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("optimizer.solve.attempt", Attempts(interrupt))
+    monkeypatch.setattr("optimizer.milp.rounds.attempt", Attempts(interrupt))
     outcome = solve(problem)
 
     assert outcome.status is SolveStatus.LIMIT
@@ -66,7 +66,7 @@ def test_an_interrupt_before_there_is_a_plan_stays_one(
     def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("optimizer.solve.attempt", Attempts(interrupt))
+    monkeypatch.setattr("optimizer.milp.rounds.attempt", Attempts(interrupt))
     with pytest.raises(KeyboardInterrupt):
         solve(problem)
 
@@ -74,7 +74,7 @@ def test_an_interrupt_before_there_is_a_plan_stays_one(
 def test_rounds_share_the_time_limit(problem: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = ManualClock()
     slow = Attempts(lambda _: clock.advance_ms(4_000))
-    monkeypatch.setattr("optimizer.solve.attempt", slow)
+    monkeypatch.setattr("optimizer.milp.rounds.attempt", slow)
 
     solve(problem, clock=clock)
 

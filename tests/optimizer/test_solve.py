@@ -251,7 +251,7 @@ class TickingClock(ManualClock):
 def test_seconds_come_from_the_clock_handed_in() -> None:
     timed, untimed = solve(b.problem(), clock=TickingClock()), solve(b.problem())
 
-    assert (timed.build_s, timed.solve_s) == (0.25, 0.25)
+    assert (timed.build_s, timed.solve_s) == (0.25, 0.5)
     assert (untimed.build_s, untimed.solve_s) == (0.0, 0.0)
     assert timed.plan == untimed.plan
 

@@ -64,7 +64,7 @@ def codes(problem: Problem, plan: Plan) -> list[str]:
 def solved_in_steps(problem: Problem) -> Plan:
     """As if it were so large that rounds grow and look nearby in between."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("optimizer.solve.WORTHWHILE_INTEGERS", 0)
+        patch.setattr("optimizer.milp.rounds.WORTHWHILE_INTEGERS", 0)
         patch.setattr("optimizer.milp.highs.WORTHWHILE_INTEGERS", 0)
         return solved(problem)
 

@@ -37,8 +37,9 @@ from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers, Workers
+from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT, Interrupts
 from optimizer.milp.survive_local import certify
-from optimizer.outcome import Outcome, SolveStatus
+from optimizer.outcome import Outcome, Progress, SolveStatus, Untold
 from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -54,6 +55,7 @@ _STEPS = 200
 _ROUNDING = 1e-3
 """What whole basis points of shed and exposed traffic may take off a plan's cost, relative."""
 _PASSES = 8
+_PASSES_SPENT = "passes"
 _SITES = 6
 _ROUGH_SITES = 4
 _NODES = 20
@@ -97,14 +99,40 @@ def solve_at_scale(
     clock: Clock | None = None,
     start: Plan | None = None,
     workers: Workers | None = None,
+    progress: Progress | None = None,
 ) -> Outcome:
     """A checked plan with a proven gap. `start` (an earlier plan) stands at first.
 
     `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
-    what is not placed when time runs out is placed greedily, without a search.
+    what is not placed when time runs out is placed greedily, without a search. So it is after a
+    first Ctrl-C; raises KeyboardInterrupt after a second, or where there is no plan then.
     """
     assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
-    spent, hands = _part_of_the_limit(problem, clock), workers or SerialWorkers()
+    told = progress or Untold()
+    with Interrupts(told.stopping) as interrupts:
+        found = _solved(
+            problem,
+            spent=_part_of_the_limit(problem, clock, interrupts),
+            start=start,
+            hands=workers or SerialWorkers(),
+            told=told,
+            hit=lambda: INTERRUPT if interrupts.noted else TIME_LIMIT,
+        )
+    if interrupts.noted and found.plan is None:
+        raise KeyboardInterrupt
+    return found
+
+
+def _solved(
+    problem: Problem,
+    *,
+    spent: Callable[[], float],
+    start: Plan | None,
+    hands: Workers,
+    told: Progress,
+    hit: Callable[[], str],
+) -> Outcome:
+    """`hit` names what ended the search where `spent` did."""
 
     gap_limit = problem.plan_policy.gap_limit
     frame = take_frame(tabulate(problem))
@@ -118,6 +146,7 @@ def solve_at_scale(
     cleared = clear(frame, sample, prices=opening, steps=_STEPS)
     made = _at_prices(frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over)
     was_cut, point, bound = made.was_cut, made.point, made.bound_usd_per_h
+    told.stands(cost_usd_per_h=np.inf, bound_usd_per_h=bound)
     frame = with_floors(made.frame, point.prices)
     search = begin(
         frame, point.prices, point.arcs, worth=made.worth, workers=hands, is_over=is_over
@@ -140,7 +169,9 @@ def solve_at_scale(
 
     proven = [(bound, METHOD_LP)]
     is_ready = made.apart is not None
-    more = _search(search, bound, gap_limit=gap_limit, in_whole=in_whole, is_ready=is_ready)
+    more = _search(
+        search, bound, gap_limit=gap_limit, in_whole=in_whole, is_ready=is_ready, told=told
+    )
     if more is not None:
         proven.append((more, METHOD_MIP))
     trim(ledger)
@@ -149,7 +180,8 @@ def solve_at_scale(
     most = _least_usd_per_h(ledger) * (1 + _ROUNDING)
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
     was_cut |= is_over()
-    return _judged(problem, ledger, bound=bound, method=method, was_cut=was_cut)
+    stopped_by = hit() if was_cut else ""
+    return _judged(problem, ledger, bound=bound, method=method, stopped_by=stopped_by)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,6 +271,7 @@ def _search(
     gap_limit: float,
     in_whole: Callable[[], float],
     is_ready: bool,
+    told: Progress,
 ) -> float | None:
     """Passes over the plan until it is within the gap of the bound or nothing saves any more; what
     classes lack together is known after each pass, so the cheapest plan seen so far is kept. The
@@ -259,6 +292,7 @@ def _search(
         saved = least - cost
         if saved > 0:
             best, least = ledger.whole(), cost
+        told.stands(cost_usd_per_h=least, bound_usd_per_h=bound)
         return saved
 
     def prove() -> None:
@@ -293,9 +327,9 @@ def _search(
 
 
 def _judged(
-    problem: Problem, ledger: Ledger, *, bound: float, method: str, was_cut: bool
+    problem: Problem, ledger: Ledger, *, bound: float, method: str, stopped_by: str
 ) -> Outcome:
-    hit = "time_limit_s" if was_cut else "passes"
+    hit = stopped_by or _PASSES_SPENT
     reach = Reach(problem)
     plan = plan_of(ledger, reach, bound_usd_per_h=bound, method=method)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
@@ -304,7 +338,7 @@ def _judged(
     if violations:
         answered = certified(reach, plan)
         violations = check_plan(problem, answered)
-    plan = _named(answered, problem, hit=hit, was_cut=was_cut)
+    plan = _named(answered, problem, stopped_by=stopped_by)
     if violations:
         named = "; ".join(v.message() for v in violations[:5])
         unkept = {v.code for v in violations} <= _UNKEPT
@@ -329,17 +363,23 @@ def _judged(
     )
 
 
-def _named(plan: Plan, problem: Problem, *, hit: str, was_cut: bool) -> Plan:
+def _named(plan: Plan, problem: Problem, *, stopped_by: str) -> Plan:
     """The plan with what stopped its search: a time limit also where the gap is met, since another
     machine may come to another plan.
     """
     met = plan.gap <= problem.plan_policy.gap_limit
-    return replace(plan, hit_limit=hit if was_cut or not met else "")
+    return replace(plan, hit_limit=stopped_by or ("" if met else _PASSES_SPENT))
 
 
-def _part_of_the_limit(problem: Problem, clock: Clock | None) -> Callable[[], float]:
-    """Which part of the time limit has passed since now."""
-    if clock is None:
-        return lambda: 0.0
-    started_ms, limit_s = clock.monotonic_ms(), problem.plan_policy.time_limit_s
-    return lambda: (clock.monotonic_ms() - started_ms) / (limit_s * MS_PER_S)
+def _part_of_the_limit(
+    problem: Problem, clock: Clock | None, interrupts: Interrupts
+) -> Callable[[], float]:
+    """Which part of the time limit has passed since now: all of it after an interrupt."""
+    started_ms = clock.monotonic_ms() if clock else 0
+    limit_ms = problem.plan_policy.time_limit_s * MS_PER_S
+
+    def spent() -> float:
+        passed = (clock.monotonic_ms() - started_ms) / limit_ms if clock else 0.0
+        return max(1.0, passed) if interrupts.noted else passed
+
+    return spent

@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from optimizer.milp.arrays import Matrix
-from optimizer.milp.highs import INTERRUPT, TIME_LIMIT
-from optimizer.milp.stopping import never
+from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT, never
 from optimizer.milp.whole.ascent import first_columns
 from optimizer.milp.whole.core import Answer, Budget, Core
 from optimizer.milp.whole.limit import Limit

@@ -14,7 +14,8 @@ import numpy as np
 from optimizer.costs import relative_gap
 from optimizer.milp.arrays import Matrix, compile_arrays
 from optimizer.milp.constraints_survive import SurvivalCut
-from optimizer.milp.highs import INTERRUPT, OUTSIDE, TIME_LIMIT, Point
+from optimizer.milp.highs import Point
+from optimizer.milp.stopping import INTERRUPT, OUTSIDE, TIME_LIMIT
 from optimizer.milp.survive import Losses, Survived
 from optimizer.milp.survive_local import certify
 from optimizer.milp.whole.fallback import fall_back

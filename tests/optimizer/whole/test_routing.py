@@ -7,11 +7,11 @@ from dataclasses import replace
 from benchmarks.fleets import facility_location
 from optimizer.arcs import find_arcs
 from optimizer.explain import explain_plan
+from optimizer.milp.rounds import METHOD as PLAIN
 from optimizer.milp.whole.solve import METHOD as TREE
 from optimizer.milp.worth import find_worth
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
-from optimizer.solve import METHOD as PLAIN
 from optimizer.solve import is_of_sites, solve
 from optimizer.verify import check_plan
 
