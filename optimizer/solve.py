@@ -1,7 +1,7 @@
 """From a problem to an outcome: arcs, formulation, point, plan, and the checker's word on it.
 
-Decides which search a problem takes and what the outcome is called. A plan the independent checker refuses never leaves here
-as a plan. Time is measured only where a clock is handed in.
+Decides which search a problem takes and what the outcome is called. A plan the independent checker
+refuses never leaves here as a plan. Time is measured only where a clock is handed in.
 """
 
 from __future__ import annotations
