@@ -9,7 +9,7 @@ plan. Where the traffic then goes, the plan's certificate, is decided in `surviv
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import highspy
@@ -65,6 +65,7 @@ class Losses:
         self.reach, self._is_over = reach, is_over
         self.groups = tuple(sorted(groups))
         self.asked = is_asked(reach)
+        self._pairs = Pairs(reach, self.groups)
         self._recourses: dict[str, Recourse] = {}
 
     def sites(self) -> tuple[str, ...]:
@@ -84,7 +85,7 @@ class Losses:
         if lost_site_id not in self._recourses:
             left = AfterLoss(self.reach, lost_site_id)
             self._recourses[lost_site_id] = Recourse(
-                left, self.groups, lost_site_id, is_over=self._is_over
+                left, self._pairs, lost_site_id, is_over=self._is_over
             )
         return self._recourses[lost_site_id]
 
@@ -116,6 +117,31 @@ class TimeIsOverError(Exception):
     """Time ended before a loss was known well enough for a cut."""
 
 
+class Pairs:
+    """Which groups may answer a protected class and what a basis point of it uses there, worked out
+    once for all losses: it hangs on where the class enters, and that on its own ingress alone.
+    """
+
+    def __init__(self, reach: Reach, groups: Iterable[ReplicaGroup]) -> None:
+        self.groups = tuple(groups)
+        self._reach = reach
+        self._known: dict[tuple[str, str], dict[str, dict[RowKey, float]]] = {}
+
+    def of(self, left: Reach, class_id: str) -> Mapping[str, dict[RowKey, float]]:
+        """Uses by group id, groups at the lost site among them where the class enters as before."""
+        one = left.classes[class_id]
+        entry = left.entry(one)
+        key = (class_id, entry.site_id if entry else "")
+        if key not in self._known:
+            reach = self._reach if entry == self._reach.entry(one) else left
+            self._known[key] = {
+                group.group_id: uses_per_bp(reach, one, group)
+                for group in self.groups
+                if reach.refusal(one, group) is None
+            }
+        return self._known[key]
+
+
 class Recourse:
     """What the protected classes can still be given after one loss.
 
@@ -127,7 +153,7 @@ class Recourse:
     def __init__(
         self,
         left: Reach,
-        groups: Sequence[ReplicaGroup],
+        pairs: Pairs,
         lost_site_id: str,
         *,
         is_over: Callable[[], bool] = never,
@@ -145,18 +171,17 @@ class Recourse:
         )
         parts = parts_of(left)
         self.part_of = [parts[left.classes[c].service_id] for c in self.classes]
-        self.groups = {g.group_id: g for g in groups if g.site_id != lost_site_id}
+        self.groups = {g.group_id: g for g in pairs.groups if g.site_id != lost_site_id}
         self.usable = {g: usable_part(left, one) for g, one in self.groups.items()}
         self.pairs: list[tuple[int, str]] = []
         self.uses: list[dict[RowKey, float]] = []
         for at, class_id in enumerate(self.classes):
             if is_over():
                 raise TimeIsOverError
-            one = left.classes[class_id]
-            for group_id, group in self.groups.items():
-                if left.refusal(one, group) is None:
+            for group_id, uses in pairs.of(left, class_id).items():
+                if group_id in self.groups:
                     self.pairs.append((at, group_id))
-                    self.uses.append(uses_per_bp(left, one, group))
+                    self.uses.append(uses)
         self.keys = sorted({key for uses in self.uses for key in uses})
         self._highs, self._watch = quiet(), Watch(is_over)
         self._highs.cbSimplexInterrupt += self._watch
@@ -194,11 +219,10 @@ class Recourse:
                 shared = sum(worth[k] * each for k, each in uses.items() if k in worth)
                 busy = uses["throughput", group_id]
                 mu[group_id] = max(mu[group_id], (float(pi[at]) - shared) / busy)
-        per_replica = {
-            g: mu[g] * self.usable[g]
-            - worth.get(("supply_limit", one.site_id), 0.0) * self._idle(g)
-            for g, one in self.groups.items()
-        }
+        per_replica = {g: value * self.usable[g] for g, value in mu.items()}
+        for g, one in self.groups.items():
+            if price := worth.get(("supply_limit", one.site_id)):
+                per_replica[g] = per_replica.get(g, 0.0) - price * self._idle(g)
         least = float(pi.sum()) * WHOLE_BP
         least -= sum(price * self._whole_limit(key) for key, price in sorted(worth.items()))
         rates = self.left.rates

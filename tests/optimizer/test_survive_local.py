@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from optimizer.arcs import find_arcs
 from optimizer.costs import exposure_usd_per_h, shed_price_usd_per_h
 from optimizer.greedy import greedy_plan
-from optimizer.milp.survive import Recourse
+from optimizer.milp.survive import Pairs, Recourse
 from optimizer.milp.survive_local import certify
 from optimizer.plan import Plan
 from optimizer.problem import Problem
@@ -134,7 +134,7 @@ def test_what_is_exposed_is_the_least_there_is(problem: Problem) -> None:
         stated[one.lost_site_id] += exposure_usd_per_h(reach, [one])
     dust = 5e-4 * sum(shed_price_usd_per_h(reach, c) for c in reach.classes)
     for lost_site_id, usd_per_h in stated.items():
-        recourse = Recourse(AfterLoss(reach, lost_site_id), groups, lost_site_id)
+        recourse = Recourse(AfterLoss(reach, lost_site_id), Pairs(reach, groups), lost_site_id)
         cuts = recourse.cuts(n=n, shed_bp=shed_bp)
         least = sum(cut.risk_usd_per_h(n=n, shed=shed) for cut in cuts)
         assert usd_per_h <= least + dust
