@@ -26,12 +26,16 @@ def show_what_if(session: Session, asked: Asked, changes: tuple[str, ...], *, fu
     from optimizer.compare import Side, compare
     from optimizer.whatif import what_if
     from scheduler.cli.plan import solved
+    from scheduler.steady import steadied
 
     changed = what_if(asked.problem, changes)
     first = solved(session, asked.problem, before=asked.before)
     start = first.plan if asked.before is None else asked.before
+    then = steadied(changed, solved(session, changed, before=start), before=first.plan)
+    # a plan found after the change may be the better one before it: or dearer power looks cheap
+    first = steadied(asked.problem, first, before=then.plan)
     before = Side(problem=asked.problem, outcome=first)
-    after = Side(problem=changed, outcome=solved(session, changed, before=start))
+    after = Side(problem=changed, outcome=then)
     found = compare(before, after)
     if session.out.for_people:
         _show_lines(session, changes, found)

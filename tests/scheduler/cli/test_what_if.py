@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from optimizer.compare import Figure
+from optimizer.costs import priced_plan
+from optimizer.outcome import Outcome
+from optimizer.reach import Reach
+from scheduler.cli import plan as plan_module
 from scheduler.cli.what_if import style_of
 from scheduler.plan_file import read_plan
 
@@ -26,6 +32,35 @@ def test_two_plans_stand_side_by_side_and_nothing_is_written(hinterland, tmp_pat
     assert any(line.startswith("Moved: ") for line in lines)
     assert list(tmp_path.iterdir()) == []
     assert "\x1b[" not in result.out
+
+
+def test_a_plan_that_is_better_without_the_change_too_stands_on_both_sides(
+    hinterland, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search for the first plan stops at the gap; what it missed is not the change's doing."""
+    found = plan_module.solved
+    outcomes: list[Outcome] = []
+
+    def careless_at_first(*given: Any, **more: Any) -> Outcome:
+        outcome = found(*given, **more)
+        assert outcome.plan is not None
+        outcomes.append(outcome)
+        if len(outcomes) > 1:
+            return outcome
+        spoilt = tuple(replace(g, replicas=g.replicas + 1) for g in outcome.plan.groups)
+        reach = Reach(given[1])
+        worse = priced_plan(
+            reach, groups=spoilt, shares=outcome.plan.shares, shed=outcome.plan.shed,
+            bound_usd_per_h=outcome.bound_usd_per_h, method=outcome.plan.method,
+        )  # fmt: skip
+        return replace(outcome, plan=worse)
+
+    monkeypatch.setattr(plan_module, "solved", careless_at_first)
+    result = hinterland("plan", "-f", TINY, "--what-if", "price osl-1 +1%", "-o", "json")
+
+    figures = {f["name"]: f for f in json.loads(result.out)["comparison"]["figures"]}
+    assert figures["cost"]["before"] == pytest.approx(outcomes[0].plan.cost.total_usd_per_h)
+    assert figures["cost"]["after"] >= figures["cost"]["before"]
 
 
 def test_data_carries_both_plans_and_their_differences(hinterland) -> None:
