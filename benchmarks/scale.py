@@ -20,7 +20,7 @@ from benchmarks.fleets.tiers import TIERS, tier
 from benchmarks.plots import Line, write_lines
 from benchmarks.report import head, line, ratio
 from optimizer.milp.scale.workers import ThreadWorkers
-from optimizer.outcome import Outcome
+from optimizer.outcome import Outcome, SharedPrices
 from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.solve import solve
@@ -162,11 +162,11 @@ def _peers(name: str, *, bound: float, limit_s: float) -> None:
 def ours(*, name: str, limit_s: float, replan: bool) -> dict[str, Any]:
     """Our solve of a tier, and with `replan` its warm re-plans (in a child process)."""
     problem = with_limit(tier(name, data=data_folder()), limit_s)
-    outcome, wall_s = _timed(problem, start=None)
+    outcome, wall_s = _timed(problem, start=None, known=None)
     found = _figures(problem, outcome, wall_s)
     if replan and outcome.plan is not None:
         found["replans"] = {
-            change: _figures(changed, *_timed(changed, start=outcome.plan))
+            change: _figures(changed, *_timed(changed, start=outcome.plan, known=outcome.prices))
             for change, changed in changes(problem, outcome.plan, limit_s=limit_s).items()
         }
     return {"replans": {}, **found}
@@ -212,10 +212,12 @@ def changes(problem: Problem, plan: Plan, *, limit_s: float) -> dict[str, Proble
     }
 
 
-def _timed(problem: Problem, *, start: Plan | None) -> tuple[Outcome, float]:
+def _timed(
+    problem: Problem, *, start: Plan | None, known: SharedPrices | None
+) -> tuple[Outcome, float]:
     started = time.perf_counter()
     workers = ThreadWorkers(os.cpu_count() or 1)
-    outcome = solve(problem, clock=SystemClock(), start=start, workers=workers)
+    outcome = solve(problem, clock=SystemClock(), start=start, workers=workers, known=known)
     return outcome, time.perf_counter() - started
 
 

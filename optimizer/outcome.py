@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -64,11 +65,24 @@ class Relaxation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SharedPrices:
+    """What a large search found the shared limits to be worth, where the next one of a similar
+    problem may begin: an accelerator by pool (``site/pool``, USD/h), a kW of possible draw and the
+    next kWh by site; and the ids of the groups worth having.
+    """
+
+    pool_usd_per_h: Mapping[str, float]
+    power_usd_per_kw_h: Mapping[str, float]
+    energy_usd_per_kwh: Mapping[str, float]
+    group_ids: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
     """Plan (or why there is none), bound, and the arcs that were and were not considered.
 
     `solve_s` and `build_s` are wall seconds measured by the shell that ran the solve; they are not
-    part of the plan or its digest.
+    part of the plan or its digest. `prices` are for the next search, from the large search only.
     """
 
     status: SolveStatus
@@ -81,6 +95,7 @@ class Outcome:
     solve_s: float = 0.0
     message: str = ""
     relaxations: tuple[Relaxation, ...] = ()
+    prices: SharedPrices | None = None
 
     @property
     def ways(self) -> tuple[tuple[Relaxation, ...], ...]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from optimizer.arcs import Candidates, find_arcs, group_options
+from optimizer.arcs import Candidates, find_arcs
 from optimizer.milp.elastic import mending_slack, relaxations
 from optimizer.milp.formulate import formulate
 from optimizer.milp.highs import PointStatus
@@ -18,7 +18,7 @@ from optimizer.milp.scale.solve import solve_at_scale, unsuited
 from optimizer.milp.scale.workers import Workers
 from optimizer.milp.survive import Losses
 from optimizer.milp.whole.solve import solve_whole
-from optimizer.outcome import Outcome, Progress, Relaxation, SolveStatus, Untold
+from optimizer.outcome import Outcome, Progress, Relaxation, SharedPrices, SolveStatus, Untold
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -54,10 +54,12 @@ def solve(
     start: Plan | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
+    known: SharedPrices | None = None,
 ) -> Outcome:
     """The cheapest checked plan of a problem within its policy's gap and node budget.
 
-    `start` (a greedy or earlier plan) is a first guess. `clock` fills `build_s` and `solve_s`;
+    `start` (a greedy or earlier plan) is a first guess, `known` prices (an earlier outcome's) where
+    a large search begins. `clock` fills `build_s` and `solve_s`;
     `progress` hears how it goes, except while the tree over arrays searches.
 
     Large problems go to a search that prices arcs, component by component (on `workers`) where
@@ -66,7 +68,9 @@ def solve(
     FatalError if the solver errs.
     """
     watch, told = _Watch(clock), progress or Untold()
-    large = _solve_large(problem, clock=clock, start=start, workers=workers, progress=told)
+    large = _solve_large(
+        problem, clock=clock, start=start, workers=workers, progress=told, known=known
+    )
     if large is not None:
         return replace(large, solve_s=watch.lap_s())
     candidates = find_arcs(problem)
@@ -75,8 +79,8 @@ def solve(
         build_s = watch.lap_s()
         outcome = solve_whole(problem, clock=clock, start=start)
         if outcome.plan is not None or outcome.status is SolveStatus.NO_PLAN:
-            known = replace(outcome, arcs=candidates.arcs, pruned=candidates.pruned)
-            return replace(known, build_s=build_s, solve_s=watch.lap_s())
+            whole = replace(outcome, arcs=candidates.arcs, pruned=candidates.pruned)
+            return replace(whole, build_s=build_s, solve_s=watch.lap_s())
     formulation = formulate(problem, candidates.arcs, slack=slack)
     build_s = watch.lap_s()
     groups = [facts.option.group for facts in formulation.inputs.groups.values()]
@@ -103,6 +107,7 @@ def _solve_large(
     start: Plan | None,
     workers: Workers | None,
     progress: Progress,
+    known: SharedPrices | None,
 ) -> Outcome | None:
     """The outcome of a large problem; None where the problem is an ordinary one."""
     arcs = arcs_at_most(problem)
@@ -112,7 +117,9 @@ def _solve_large(
     if arcs <= PARTED_ARCS and not is_hasty:
         return None
     watch = _Watch(clock)
-    found = solve_at_scale(problem, clock=clock, start=start, workers=workers, progress=progress)
+    found = solve_at_scale(
+        problem, clock=clock, start=start, workers=workers, progress=progress, known=known
+    )
     has_time = watch.lap_s() < problem.plan_policy.time_limit_s
     # where it finds no plan the ordinary search may, or can say what to relax
     return None if found.plan is None and arcs <= LARGE_ARCS and has_time else found
@@ -133,7 +140,16 @@ def is_of_sites(problem: Problem, arcs: tuple[CandidateArc, ...]) -> bool:
 
 def arcs_at_most(problem: Problem) -> int:
     """How many candidate arcs a problem has if neither law nor SLO nor quality rules one out."""
-    options = Counter(option.variant.variant_id for option in group_options(problem).values())
+    lost = problem.lost_sites
+    pools = Counter(
+        pool.accelerator
+        for site in problem.fleet.sites
+        if site.site_id not in lost
+        for pool in site.pools
+    )
+    options: Counter[str] = Counter()
+    for point in problem.catalog.serving_points:
+        options[point.variant_id] += pools[point.accelerator]
     of_service = {
         service.service_id: sum(options[v] for v in service.variant_ids)
         for service in problem.services

@@ -18,7 +18,7 @@ from scheduler.cli.output import CliError, ExitCode
 from scheduler.cli.session import Command, GivenPath, Seconds, Session, pass_session
 
 if TYPE_CHECKING:
-    from optimizer.outcome import Outcome
+    from optimizer.outcome import Outcome, SharedPrices
     from optimizer.plan import Plan
     from optimizer.problem import Problem
     from scheduler.plan_file import SavedPlan
@@ -202,8 +202,16 @@ def _live(session: Session, *, needed: bool) -> FleetView | None:
         return None
 
 
-def solved(session: Session, problem: Problem, *, before: Plan | None) -> Outcome:
-    """Solve a problem, starting from and not needlessly leaving the plan before."""
+def solved(
+    session: Session,
+    problem: Problem,
+    *,
+    before: Plan | None,
+    known: SharedPrices | None = None,
+) -> Outcome:
+    """Solve a problem, starting from and not needlessly leaving the plan before; `known` prices
+    come from an earlier outcome.
+    """
     from optimizer.milp.scale.workers import ThreadWorkers
     from optimizer.solve import solve
     from scheduler.cli.progress import searching
@@ -213,7 +221,12 @@ def solved(session: Session, problem: Problem, *, before: Plan | None) -> Outcom
     workers = ThreadWorkers(os.cpu_count() or 1)
     with searching(session.out, f"Planning {len(problem.classes)} traffic classes") as progress:
         outcome = solve(
-            problem, clock=SystemClock(), start=before, workers=workers, progress=progress
+            problem,
+            clock=SystemClock(),
+            start=before,
+            workers=workers,
+            progress=progress,
+            known=known,
         )
     return steadied(problem, outcome, before=before)
 

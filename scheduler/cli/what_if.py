@@ -31,7 +31,8 @@ def show_what_if(session: Session, asked: Asked, changes: tuple[str, ...], *, fu
     changed = what_if(asked.problem, changes)
     first = solved(session, asked.problem, before=asked.before)
     start = first.plan if asked.before is None else asked.before
-    then = steadied(changed, solved(session, changed, before=start), before=first.plan)
+    then = solved(session, changed, before=start, known=first.prices)
+    then = steadied(changed, then, before=first.plan)
     # a plan found after the change may be the better one before it: or dearer power looks cheap
     first = steadied(asked.problem, first, before=then.plan)
     before = Side(problem=asked.problem, outcome=first)

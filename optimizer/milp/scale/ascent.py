@@ -35,11 +35,14 @@ _AVERAGED = 0.4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cleared:
-    """Prices found, the arcs that carried traffic towards the end, each class's price in USD/h."""
+    """Prices found, the arcs that carried traffic towards the end, each class's price in USD/h; the
+    bound at these prices (USD/h) if `used` comes from a sweep over all arcs.
+    """
 
     prices: Prices
     used: ComponentArcs
     class_usd_per_h: Floats
+    swept_usd_per_h: float | None = None
 
 
 def opening_prices(frame: Frame) -> Prices:

@@ -26,6 +26,7 @@ from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.filling import fill
 from optimizer.milp.scale.frame import Positions
+from optimizer.milp.scale.ledger import UNPLACED
 from optimizer.milp.scale.plan_search import BATCH, Job, Search, has_room, lots, step
 
 _TIGHT_SITES = 6
@@ -55,7 +56,7 @@ def build(search: Search, *, effort: Effort, is_late: Callable[[], bool]) -> boo
 def _by_narrowness(search: Search, effort: Effort) -> None:
     frame, reach = search.frame, search.reach
     sites = reach.sum(axis=1)
-    unserved = search.ledger.shed_part > 0
+    unserved = search.ledger.shed_part > UNPLACED
     tight = np.flatnonzero(unserved & (sites > 0) & (sites <= _TIGHT_SITES))
     placed = np.zeros(len(sites), dtype=np.bool_)
     dive = replace(effort, nodes=0)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs, component_arcs, full_price
 from optimizer.milp.scale.frame import Frame, Positions, PriceList
-from optimizer.milp.scale.ledger import Change, Ledger, flows_over, joined
+from optimizer.milp.scale.ledger import UNPLACED, Change, Ledger, flows_over, joined
 from optimizer.milp.scale.mixes import excess, spreads
 from optimizer.tables import NOWHERE, Floats
 
@@ -133,7 +133,7 @@ def fill(ledger: Ledger, prices: PriceList, *, worth: NDArray[np.bool_]) -> None
     """Serve what a ledger leaves unserved as far as there is room."""
     frame = ledger.frame
     stock = _Stock(ledger)
-    left = np.flatnonzero(ledger.shed_part > 0)
+    left = np.flatnonzero(ledger.shed_part > UNPLACED)
     parts = [ledger.flows_of(left)]
     for at in left[np.lexsort((left, -frame.shed_usd_per_h[left]))].tolist():
         arcs = component_arcs(frame, np.array([at]))

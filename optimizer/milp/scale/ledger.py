@@ -18,6 +18,10 @@ from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.tables import NOWHERE, Floats
 
+UNPLACED = 1e-5
+"""Part of a class above which it counts as unserved: less is rounding (a basis point is ten times
+that) and worth no replica.
+"""
 _SLACK = 1e-6
 
 

@@ -104,12 +104,18 @@ def relax(
     """
     shed_usd_per_h = frame.shed_usd_per_h
     held = np.minimum(shed_usd_per_h, _HELD_SHED * cleared.class_usd_per_h)
-    best, wanted = sweep(frame, cleared.prices, workers, ceiling_usd_per_h=held, count=_FIRST_ARCS)
-    prices, arcs = cleared.prices, union(frame, [cleared.used, *wanted])
+    prices, arcs, wanted = cleared.prices, cleared.used, list[ComponentArcs]()
+    if cleared.swept_usd_per_h is None:
+        best, wanted = sweep(frame, prices, workers, ceiling_usd_per_h=held, count=_FIRST_ARCS)
+    else:
+        best = cleared.swept_usd_per_h
+    arcs = union(frame, [arcs, *wanted])
     point = _nothing(frame, arcs, cleared)
     cap_prices = point.cap_prices
     basis = _opening_basis(frame, arcs, cleared)
     for turn in range(_ROUNDS):
+        if is_over():
+            break
         solved = _solve(frame, arcs, held, basis=basis, is_over=is_over, capped=capped)
         if solved is None:
             break

@@ -8,21 +8,21 @@ nothing more, or at the time limit (an outer abort; the plan then says so). What
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
 from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
-from optimizer.milp.scale.bound import Apart, better_prices, bound_by_components, relax_components
+from optimizer.milp.scale.at_prices import apart_of, at_prices
+from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
+from optimizer.milp.scale.carried import carried, cleared_at
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.contention import add_cuts
-from optimizer.milp.scale.converge import converge, with_losses
-from optimizer.milp.scale.frame import Frame, Positions, take_frame, with_floors
+from optimizer.milp.scale.frame import Frame, take_frame, with_floors
 from optimizer.milp.scale.ledger import Ledger
-from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.mixes import trim_mixes
 from optimizer.milp.scale.plan_search import (
     Search,
@@ -32,14 +32,13 @@ from optimizer.milp.scale.plan_search import (
     renew,
     renew_components,
 )
-from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers, Workers
 from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT, Interrupts
 from optimizer.milp.survive_local import certify
-from optimizer.outcome import Outcome, Progress, SolveStatus, Untold
+from optimizer.outcome import Outcome, Progress, SharedPrices, SolveStatus, Untold
 from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -59,9 +58,6 @@ _PASSES_SPENT = "passes"
 _SITES = 6
 _ROUGH_SITES = 4
 _NODES = 20
-_SLIVER = 1e-6
-_PRICES_PART = 0.35
-"""Of a time limit, after which prices are good enough."""
 _BUILD_PART = 0.9
 """Of the time then left to search in, after which the first plan is completed greedily: at 600
 sites its last tenth is worth more than what a pass saves in a quarter of the time.
@@ -72,17 +68,8 @@ _FINISH_MOST = 0.5
 which sweep the same pairs (measured 2.2 times at 200 and 600 sites; what a first plan cut short
 still fills and rescues comes on top), but at most such a part of a time limit.
 """
-_CAPS_TOLERANCE = 1e-3
-_CLEANER = 1e-6
-"""What carbon is charged beyond its worth, so that of two supplies that cost the same with it the
-cleaner one is taken first.
-"""
 _UNKEPT = frozenset({"shed_cap", "replica_floor", "move_limit", "carbon_cap", "tenant_budget"})
 """Limits that a plan of this search may miss for want of room or time: then there is none."""
-_NEAR = 0.03
-"""Groups whose replicas cost at most so much more of their price than they earn at most are worth
-having. Of 200 sites these are three times the groups that the relaxation uses.
-"""
 _TIRED = 0.25
 """A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
@@ -100,8 +87,10 @@ def solve_at_scale(
     start: Plan | None = None,
     workers: Workers | None = None,
     progress: Progress | None = None,
+    known: SharedPrices | None = None,
 ) -> Outcome:
-    """A checked plan with a proven gap. `start` (an earlier plan) stands at first.
+    """A checked plan with a proven gap. `start` (an earlier plan) stands at first; `known` prices
+    are where the search for prices begins.
 
     `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
     what is not placed when time runs out is placed greedily, without a search. So it is after a
@@ -114,6 +103,7 @@ def solve_at_scale(
             problem,
             spent=_part_of_the_limit(problem, clock, interrupts),
             start=start,
+            known=known,
             hands=workers or SerialWorkers(),
             told=told,
             hit=lambda: INTERRUPT if interrupts.noted else TIME_LIMIT,
@@ -128,23 +118,22 @@ def _solved(
     *,
     spent: Callable[[], float],
     start: Plan | None,
+    known: SharedPrices | None,
     hands: Workers,
     told: Progress,
     hit: Callable[[], str],
 ) -> Outcome:
     """`hit` names what ended the search where `spent` did."""
-
     gap_limit = problem.plan_policy.gap_limit
     frame = take_frame(tabulate(problem))
-    opening = opening_prices(frame)
-    sample = sampled_arcs(frame, opening, hands)
-    searched = 1.0 - min(_FINISH_MOST, _FINISH_TIMES * spent())
+    cleared, searched = _market(frame, known, hands, spent=spent)
 
     def is_over() -> bool:
         return spent() >= searched
 
-    cleared = clear(frame, sample, prices=opening, steps=_STEPS)
-    made = _at_prices(frame, cleared, hands, gap_limit=gap_limit, spent=spent, is_over=is_over)
+    made = at_prices(
+        frame, cleared, hands, known=known, gap_limit=gap_limit, spent=spent, is_over=is_over
+    )
     was_cut, point, bound = made.was_cut, made.point, made.bound_usd_per_h
     told.stands(cost_usd_per_h=np.inf, bound_usd_per_h=bound)
     frame = with_floors(made.frame, point.prices)
@@ -162,7 +151,7 @@ def _solved(
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
     def in_whole() -> float:
-        parts = made.apart or _apart(made, hands, is_over=is_over)
+        parts = made.apart or apart_of(made, hands, is_over=is_over)
         each = gap_limit / 10 * bound / len(frame.components)
         found = bound_by_components(frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
         return found - frame.given_back_usd_per_h
@@ -181,82 +170,24 @@ def _solved(
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
     was_cut |= is_over()
     stopped_by = hit() if was_cut else ""
-    return _judged(problem, ledger, bound=bound, method=method, stopped_by=stopped_by)
+    judged = _judged(problem, ledger, bound=bound, method=method, stopped_by=stopped_by)
+    return replace(judged, prices=carried(frame, made.plain, worth=made.worth))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _AtPrices:
-    """Where a search begins: the frame at the caps' prices, relaxed, with a bound (USD/h) and the
-    groups worth having; `apart` if there are rows for whole replicas and time did not cut those.
-    """
-
-    frame: Frame
-    point: MasterPoint
-    apart: Apart | None
-    worth: Positions
-    bound_usd_per_h: float
-    was_cut: bool
+def _market(
+    frame: Frame, known: SharedPrices | None, hands: Workers, *, spent: Callable[[], float]
+) -> tuple[Cleared, float]:
+    """A cleared market, and the part of the time limit after which the search ends."""
+    if known is not None:
+        return cleared_at(frame, known, hands), _searched(spent())
+    opening = opening_prices(frame)
+    sample = sampled_arcs(frame, opening, hands)
+    searched = _searched(spent())
+    return clear(frame, sample, prices=opening, steps=_STEPS), searched
 
 
-def _at_prices(
-    frame: Frame,
-    cleared: Cleared,
-    hands: Workers,
-    *,
-    gap_limit: float,
-    spent: Callable[[], float],
-    is_over: Callable[[], bool],
-) -> _AtPrices:
-    used: Positions = np.zeros(0, dtype=np.intp)
-    if frame.caps.are_priced:
-        frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
-    tolerance = min(0.005, max(1e-4, gap_limit / 4))
-    relaxation = relax(frame, cleared, hands, tolerance=tolerance, is_over=is_over)
-    converged = converge(frame, relaxation, hands, is_over=lambda: spent() >= _PRICES_PART)
-    was_cut, apart = spent() >= _PRICES_PART, None
-    point, bound = converged.point, converged.bound_usd_per_h
-    near = np.zeros(frame.groups, dtype=np.bool_)
-    near[used] = True
-    near[point.group[point.replicas > _SLIVER]] = True
-    if converged.rounds > 0 and not was_cut:
-        apart = relax_components(frame, point, hands, is_over=is_over)
-        bound = max(bound, apart.bound_usd_per_h)
-        near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
-    return _AtPrices(
-        frame=frame,
-        point=point,
-        apart=apart,
-        worth=np.flatnonzero(near & (frame.most > 0)),
-        bound_usd_per_h=bound - frame.given_back_usd_per_h,
-        was_cut=was_cut,
-    )
-
-
-def _with_cap_prices(
-    frame: Frame, cleared: Cleared, hands: Workers, *, is_over: Callable[[], bool]
-) -> tuple[Frame, Cleared, Positions]:
-    """The frame at what the caps are worth in the linear relaxation, where that goes on, and the
-    groups it uses: at those prices alone some cost the same as others.
-    """
-    found = relax(frame, cleared, hands, tolerance=_CAPS_TOLERANCE, is_over=is_over, capped=True)
-    worth = found.cap_prices
-    dear = frame.at_cap_prices(
-        replace(worth, carbon_usd_per_kg=worth.carbon_usd_per_kg * (1 + _CLEANER))
-    )
-    used = np.unique(found.arcs.group[found.part > _SLIVER])
-    cleared = Cleared(prices=found.prices, used=found.arcs, class_usd_per_h=found.demand)
-    return dear, cleared, used
-
-
-def _apart(made: _AtPrices, hands: Workers, *, is_over: Callable[[], bool]) -> Apart:
-    """Components relaxed one by one, from the plain relaxation at the prices that prove more where
-    there are no whole-replica rows.
-    """
-    point = made.point
-    if not (point.rowed.classes.size or point.rowed.losses.size):
-        point = with_losses(made.frame, point)
-        point = replace(point, prices=better_prices(made.frame, point, hands))
-    return relax_components(made.frame, point, hands, is_over=is_over)
+def _searched(spent: float) -> float:
+    return 1.0 - min(_FINISH_MOST, _FINISH_TIMES * spent)
 
 
 def _least_usd_per_h(ledger: Ledger) -> float:

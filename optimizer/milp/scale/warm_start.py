@@ -13,7 +13,7 @@ import numpy as np
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import Frame, Positions
-from optimizer.milp.scale.ledger import Change, Flows, flows_over, joined
+from optimizer.milp.scale.ledger import UNPLACED, Change, Flows, flows_over, joined
 from optimizer.milp.scale.plan_search import BATCH, Job, Search, lots, step
 from optimizer.plan import Plan
 from optimizer.tables import Floats
@@ -25,10 +25,11 @@ _SLIVER = 1e-6
 
 def take_up(search: Search, plan: Plan | None) -> None:
     """Put an earlier plan's replicas into an empty ledger as far as they still fit, and let traffic
-    flow over them as well as it can, whatever time is left: it is the plan to fall back on. Where
-    few replicas may move, those that run take the place of a plan that moves too many.
+    flow over them as well as it can; out of time only what that plan's traffic leaves unserved, but
+    that in any case: it is the plan to fall back on. Where few replicas may move, those that run
+    take the place of a plan that moves too many.
     """
-    search = replace(search, is_over=lambda: False)
+    is_late, search = search.is_over(), replace(search, is_over=lambda: False)
     frame, ledger, tables = search.frame, search.ledger, search.frame.tables
     planned = () if plan is None else plan.groups
     sites = {one.group.site_id for one in planned}
@@ -52,11 +53,12 @@ def take_up(search: Search, plan: Plan | None) -> None:
         if ledger.fits(stands):
             ledger.put(stands)
     nothing = np.zeros(frame.groups, dtype=np.bool_)
-    pending = lots(frame, np.arange(len(frame.rate)))
     if plan is not None:
         flows = _what_still_flows(search, plan, named)
         if ledger.keeps_caps(flows):
             ledger.put(flows)
+    lacking = ledger.shed_part > UNPLACED if is_late else np.ones(len(frame.rate), dtype=np.bool_)
+    pending = lots(frame, np.flatnonzero(lacking))
     for first in range(0, len(pending), BATCH):
         jobs = [Job(classes=lot, free=nothing) for lot in pending[first : first + BATCH]]
         step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))

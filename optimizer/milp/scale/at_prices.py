@@ -1,0 +1,126 @@
+"""Where the large search begins: the shared limits priced, the whole relaxed, a first bound.
+
+Decides how long prices are looked for and which groups are worth having at them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from optimizer.milp.scale.ascent import Cleared
+from optimizer.milp.scale.bound import Apart, better_prices, relax_components
+from optimizer.milp.scale.carried import still_worth
+from optimizer.milp.scale.converge import converge, with_losses
+from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.master import MasterPoint
+from optimizer.milp.scale.price_lp import relax
+from optimizer.milp.scale.workers import Workers
+from optimizer.outcome import SharedPrices
+
+_CAPS_TOLERANCE = 1e-3
+_CLEANER = 1e-6
+"""What carbon is charged beyond its worth, so that of two supplies that cost the same with it the
+cleaner one is taken first.
+"""
+_NEAR = 0.03
+"""Groups whose replicas cost at most so much more of their price than they earn at most are worth
+having. Of 200 sites these are three times the groups that the relaxation uses.
+"""
+_PRICES_PART = 0.35
+"""Of a time limit, after which prices are good enough."""
+_KNOWN_PART = 0.15
+"""The same where prices were known to begin with: in haste those have to do."""
+_SLIVER = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AtPrices:
+    """Where a search begins: the frame at the caps' prices, relaxed, with a bound (USD/h), the
+    prices that prove most without rows for whole replicas (`plain`) and the groups worth having;
+    `apart` if there are rows for whole replicas and time did not cut those.
+    """
+
+    frame: Frame
+    point: MasterPoint
+    plain: Prices
+    apart: Apart | None
+    worth: Positions
+    bound_usd_per_h: float
+    was_cut: bool
+
+
+def at_prices(
+    frame: Frame,
+    cleared: Cleared,
+    hands: Workers,
+    *,
+    known: SharedPrices | None,
+    gap_limit: float,
+    spent: Callable[[], float],
+    is_over: Callable[[], bool],
+) -> AtPrices:
+    """The frame relaxed from a cleared market on; `spent` is the part of a time limit that has
+    passed. In haste `known` prices have to do.
+    """
+
+    def is_enough() -> bool:
+        in_haste = known is not None and not frame.caps.are_priced and spent() >= _KNOWN_PART
+        return in_haste or is_over()
+
+    used: Positions = np.zeros(0, dtype=np.intp)
+    if frame.caps.are_priced:
+        frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
+    tolerance = min(0.005, max(1e-4, gap_limit / 4))
+    relaxation = relax(frame, cleared, hands, tolerance=tolerance, is_over=is_enough)
+    was_cut, apart = is_enough(), None
+    converged = converge(frame, relaxation, hands, is_over=lambda: spent() >= _PRICES_PART)
+    is_late = spent() >= _PRICES_PART
+    point, bound = converged.point, converged.bound_usd_per_h
+    near = np.zeros(frame.groups, dtype=np.bool_)
+    near[used] = True
+    near[point.group[point.replicas > _SLIVER]] = True
+    if known is not None:
+        near[still_worth(frame, known)] = True
+    if converged.rounds > 0 and not is_late:
+        apart = relax_components(frame, point, hands, is_over=is_over)
+        bound = max(bound, apart.bound_usd_per_h)
+        near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
+    return AtPrices(
+        frame=frame,
+        point=point,
+        plain=relaxation.prices,
+        apart=apart,
+        worth=np.flatnonzero(near & (frame.most > 0)),
+        bound_usd_per_h=bound - frame.given_back_usd_per_h,
+        was_cut=was_cut or is_late,
+    )
+
+
+def _with_cap_prices(
+    frame: Frame, cleared: Cleared, hands: Workers, *, is_over: Callable[[], bool]
+) -> tuple[Frame, Cleared, Positions]:
+    """The frame at what the caps are worth in the linear relaxation, where that goes on, and the
+    groups it uses: at those prices alone some cost the same as others.
+    """
+    found = relax(frame, cleared, hands, tolerance=_CAPS_TOLERANCE, is_over=is_over, capped=True)
+    worth = found.cap_prices
+    dear = frame.at_cap_prices(
+        replace(worth, carbon_usd_per_kg=worth.carbon_usd_per_kg * (1 + _CLEANER))
+    )
+    used = np.unique(found.arcs.group[found.part > _SLIVER])
+    cleared = Cleared(prices=found.prices, used=found.arcs, class_usd_per_h=found.demand)
+    return dear, cleared, used
+
+
+def apart_of(made: AtPrices, hands: Workers, *, is_over: Callable[[], bool]) -> Apart:
+    """Components relaxed one by one, from the plain relaxation at the prices that prove more where
+    there are no whole-replica rows.
+    """
+    point = made.point
+    if not (point.rowed.classes.size or point.rowed.losses.size):
+        point = with_losses(made.frame, point)
+        point = replace(point, prices=better_prices(made.frame, point, hands))
+    return relax_components(made.frame, point, hands, is_over=is_over)
