@@ -34,7 +34,7 @@ _ROUNDS_SPENT = "survival_rounds"
 
 _STEP = 8
 """How many times the nodes of one round the next one gets, the first one being the root alone: on
-the European example fleet 22 to 29 s with four seeds, where rounds of all nodes took 33 to 120 s.
+the European example fleet 19 to 29 s with four seeds, where rounds of all nodes took 33 to 120 s.
 """
 _NODES_NEARBY = 20
 """Nodes of the first search among the groups seen."""
