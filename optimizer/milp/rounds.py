@@ -39,6 +39,10 @@ the European example fleet 19 to 29 s with four seeds, where rounds of all nodes
 _NODES_NEARBY = 20
 """Nodes of the first search among the groups seen."""
 _MOST_NEARBY = 4
+_WHOLE_PART = 0.6
+"""Of the time left, what a search of the whole gets at most: what its plan lacks for a loss costs
+more than what it may still save.
+"""
 _LEAST_S = 0.1
 _WITH_POINT = (PointStatus.PROVEN, PointStatus.STOPPED)
 
@@ -103,7 +107,8 @@ class Rounds:
         in_steps = self.losses.asked and len(self.first.inputs.groups) >= WORTHWHILE_INTEGERS
         for turn in range(_MOST_ROUNDS):
             nodes = min(budget.nodes, _STEP**turn) if in_steps else budget.nodes
-            made = self._attempt(found, replace(budget, nodes=nodes))
+            part = _WHOLE_PART if in_steps else 1.0
+            made = self._attempt(found, replace(budget, nodes=nodes), part=part)
             point = found.point = made.point
             found.bound = max(found.bound, point.bound)
             found.heard(point.hit_limit)
@@ -116,15 +121,19 @@ class Rounds:
             if (point.status is PointStatus.PROVEN and not new) or self._is_close(found):
                 found.heard("")
                 return
-            if point.hit_limit in OUTSIDE or (not new and nodes == budget.nodes):
+            if point.hit_limit == INTERRUPT or (not new and nodes == budget.nodes):
                 return
             if in_steps and self._nearby(found, budget, nodes=_NODES_NEARBY * _STEP**turn):
                 found.heard("")
                 return
+            if found.hit_limit in OUTSIDE:
+                return
         found.hit_limit = found.hit_limit or _ROUNDS_SPENT
 
     def _nearby(self, found: Found, budget: Budget, *, nodes: int) -> bool:
-        """Look among the groups seen so far; whether a plan there is close enough."""
+        """Look among the groups seen so far and those that the relaxation uses; whether a plan there
+        is close enough.
+        """
         fine = replace(budget, gap=budget.gap / 2, nodes=min(budget.nodes, nodes))
         for _ in range(_MOST_NEARBY):
             made = self._attempt(found, fine, near=found.seen)
@@ -141,9 +150,14 @@ class Rounds:
         return False
 
     def _attempt(
-        self, found: Found, budget: Budget, *, near: frozenset[str] | None = None
+        self,
+        found: Found,
+        budget: Budget,
+        *,
+        near: frozenset[str] | None = None,
+        part: float = 1.0,
     ) -> Attempt:
-        left_s = max(_LEAST_S, budget.time_s - self.since_s())
+        left_s = max(_LEAST_S, part * (budget.time_s - self.since_s()))
         formulation = self.first
         if found.cuts:
             formulation = formulate(self.problem, self.arcs, slack=self.slack)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from optimizer.milp.formulate import Attempt, attempt
-from optimizer.milp.highs import Budget
+from optimizer.milp.highs import Budget, PointStatus
 from optimizer.milp.model import Formulation
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
@@ -78,4 +78,22 @@ def test_rounds_share_the_time_limit(problem: Problem, monkeypatch: pytest.Monke
 
     solve(problem, clock=clock)
 
-    assert [one.time_s for one in slow.budgets][:2] == [9.0, 5.0]
+    assert [one.time_s for one in slow.budgets][:2] == pytest.approx([0.6 * 9.0, 5.0])
+
+
+def test_where_time_cuts_the_whole_what_losses_cost_is_mended_still(
+    problem: Problem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(formulation: Formulation, **given: Any) -> Attempt:
+        made = attempt(formulation, **given)
+        if given["near"] is not None:
+            return made
+        late = replace(made.point, status=PointStatus.STOPPED, hit_limit="time_limit_s")
+        return replace(made, point=late)
+
+    monkeypatch.setattr("optimizer.milp.rounds.attempt", cut)
+    outcome = solve(problem)
+
+    assert outcome.plan is not None and outcome.plan.hit_limit == "time_limit_s"
+    assert outcome.plan.exposed == ()
+    assert outcome.plan.cost.risk_usd_per_h == 0.0
