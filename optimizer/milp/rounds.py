@@ -131,8 +131,8 @@ class Rounds:
         found.hit_limit = found.hit_limit or _ROUNDS_SPENT
 
     def _nearby(self, found: Found, budget: Budget, *, nodes: int) -> bool:
-        """Look among the groups seen so far and those that the relaxation uses; whether a plan there
-        is close enough.
+        """Look among the groups seen so far and those of the relaxation; whether a plan there is
+        close enough.
         """
         fine = replace(budget, gap=budget.gap / 2, nodes=min(budget.nodes, nodes))
         for _ in range(_MOST_NEARBY):
