@@ -38,7 +38,6 @@ Told = Callable[[float, float], None]
 _INT32_MAX = 2_147_483_647
 _START_GAP = 0.0025
 _START_NODES = 100
-_LEAST_S = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,7 +182,7 @@ def run(
     elif relaxed is not None:
         guess = restricted_start(starting, compiled.lp, relaxed=relaxed)
     left_s = budget.time_s - relaxing.getRunTime() - starting.getRunTime()
-    highs = _fresh(replace(budget, time_s=max(_LEAST_S, left_s)))
+    highs = _fresh(replace(budget, time_s=max(0.0, left_s)))
     _must(highs.passModel(compiled.lp), "take the model")
     if relaxed is not None:
         add_rows(highs, relaxed.needed)

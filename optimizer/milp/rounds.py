@@ -157,14 +157,15 @@ class Rounds:
         near: frozenset[str] | None = None,
         part: float = 1.0,
     ) -> Attempt:
-        left_s = max(_LEAST_S, part * (budget.time_s - self.since_s()))
+        left_s = part * (budget.time_s - self.since_s())
+        time_s = min(budget.time_s, max(_LEAST_S, left_s))
         formulation = self.first
         if found.cuts:
             formulation = formulate(self.problem, self.arcs, slack=self.slack)
             survive_one(formulation, found.cuts)
         made = attempt(
             formulation,
-            budget=replace(budget, time_s=left_s),
+            budget=replace(budget, time_s=time_s),
             start=_replicas(found.guess),
             near=near,
             told=lambda cost, bound: self._tell(found, cost, bound if near is None else -inf),
