@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 TIME_LIMIT, INTERRUPT = "time_limit_s", "interrupt"
 OUTSIDE = (TIME_LIMIT, INTERRUPT)
@@ -41,32 +41,31 @@ class Watch:
 
 
 class Interrupts:
+    """Whether a Ctrl-C came."""
+
+    def __init__(self) -> None:
+        self.noted = False
+
+
+@contextmanager
+def noted_interrupts(heard: Callable[[], None]) -> Iterator[Interrupts]:
     """Within it the first Ctrl-C is only noted (and `heard` called), so that a search ends with
     what it has; the next one raises KeyboardInterrupt, as ever. Outside the main thread, or where
     somebody else listens, nothing changes.
     """
+    interrupts, usual = Interrupts(), signal.default_int_handler
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not usual:
+        yield interrupts
+        return
 
-    def __init__(self, heard: Callable[[], None]) -> None:
-        self._heard = heard
-        self.noted = False
+    def note(*_: object) -> None:
+        signal.signal(signal.SIGINT, usual)
+        interrupts.noted = True
+        heard()
 
-    def __enter__(self) -> Self:
-        is_main = threading.current_thread() is threading.main_thread()
-        self._listens = is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-        if self._listens:
-            signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._listens:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _note(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        self.noted = True
-        self._heard()
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield interrupts
+    finally:
+        signal.signal(signal.SIGINT, usual)

@@ -5,10 +5,9 @@ Decides form only; where progress may not be drawn, nothing is.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import isfinite
-from typing import Protocol
 
 from optimizer.costs import relative_gap
 from optimizer.outcome import Progress, Untold
@@ -32,14 +31,10 @@ def searching(out: Output, title: str) -> Iterator[Progress]:
         yield Shown(title, lambda text: bars.update(task, description=text))
 
 
-class _Show(Protocol):
-    def __call__(self, text: str, /) -> None: ...
-
-
 class Shown:
     """Progress in words, handed on to whoever draws them."""
 
-    def __init__(self, title: str, show: _Show) -> None:
+    def __init__(self, title: str, show: Callable[[str], object]) -> None:
         self._title, self._show = title, show
 
     def stands(self, *, cost_usd_per_h: float, bound_usd_per_h: float) -> None:

@@ -36,7 +36,7 @@ from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers, Workers
-from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT, Interrupts
+from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT, Interrupts, noted_interrupts
 from optimizer.milp.survive_local import certify
 from optimizer.outcome import Outcome, Progress, SharedPrices, SolveStatus, Untold
 from optimizer.plan import Plan
@@ -98,7 +98,7 @@ def solve_at_scale(
     """
     assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
     told = progress or Untold()
-    with Interrupts(told.stopping) as interrupts:
+    with noted_interrupts(told.stopping) as interrupts:
         found = _solved(
             problem,
             spent=_part_of_the_limit(problem, clock, interrupts),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.milp.scale.solve import solve_at_scale
-from optimizer.milp.stopping import Interrupts
+from optimizer.milp.stopping import noted_interrupts
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
 from optimizer.verify import check_plan
@@ -84,7 +84,7 @@ def test_nobody_is_kept_from_listening() -> None:
     heard: list[int] = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
     try:
-        with Interrupts(lambda: None) as interrupts:
+        with noted_interrupts(lambda: None) as interrupts:
             interrupt()
         assert heard == [1] and not interrupts.noted
     finally:
