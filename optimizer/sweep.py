@@ -75,15 +75,29 @@ _NO_ARCS = ClassArcs(
 
 
 class Sweep:
-    """Answers `arcs_of` for one set of tables. Holds what (service, policy) pairs share."""
+    """Answers `arcs_of` for one set of tables. Holds what (service, policy) pairs share, and the
+    arcs of the first classes asked for, up to `kept_arcs` (28 bytes each) in all.
+    """
 
-    def __init__(self, tables: Tables) -> None:
+    def __init__(self, tables: Tables, *, kept_arcs: int = 0) -> None:
         self.tables = tables
+        self._left = kept_arcs
+        self._kept: dict[int, ClassArcs] = {}
         self._of_service: dict[int, _Lawful] = {}
         self._lawful: dict[tuple[int, int], _Lawful] = {}
 
     def arcs_of(self, at: int) -> ClassArcs:
         """Candidate arcs of the class at a position: the pairs `find_arcs` keeps."""
+        known = self._kept.get(at)
+        if known is not None:
+            return known
+        found = self._arcs_of(at)
+        if len(found.group) <= self._left:
+            self._left -= len(found.group)
+            self._kept[at] = found
+        return found
+
+    def _arcs_of(self, at: int) -> ClassArcs:
         tables, classes = self.tables, self.tables.classes
         route = int(classes.route[at])
         if route == NOWHERE:

@@ -23,6 +23,7 @@ from optimizer.milp.scale.catalogue import (
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import at_ingress
 from optimizer.milp.scale.master import covering
+from optimizer.milp.scale.rounding import Needs, Terms
 from optimizer.tables import Floats
 
 _LEAST_BUSY = 1e-12
@@ -35,6 +36,7 @@ class Block:
     in `group`, `cover` (part of the class one replica can take), `flow_usd_per_h`. `safe_*` are
     the arcs that count where a class loses its ingress. Per class: `shed_usd_per_h`,
     `exposed_usd_per_h`. Per loss row: class (`loss_row`), site, whether it is of the ingress.
+    `needs` speak of places in `group` and of rows.
     """
 
     arcs: ComponentArcs
@@ -54,6 +56,7 @@ class Block:
     loss_row: Positions
     loss_site: Positions
     moved: NDArray[np.bool_]
+    needs: Needs
     sites: int
 
     @property
@@ -64,11 +67,14 @@ class Block:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Worth:
-    """USD/h of one more unit of each row: per class its traffic and cover, per loss its cover."""
+    """USD/h of one more unit of each row: per class its traffic and cover, per loss its cover, per
+    cut of the block's `needs`.
+    """
 
     demand: Floats
     cover: Floats
     loss: Floats
+    need: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,8 +87,12 @@ class Earned:
     last_usd_per_h: Floats
 
 
-def take_block(frame: Frame, classes: Positions, prices: Prices, losses: Positions) -> Block:
-    """The block of some classes (ascending); of `losses` (class x sites + site) those of theirs."""
+def take_block(
+    frame: Frame, classes: Positions, prices: Prices, losses: Positions, needs: Needs
+) -> Block:
+    """The block of a component's classes (ascending); of `losses` (class x sites + site) and
+    `needs` those of theirs.
+    """
     found = component_arcs(frame, classes)
     flow = flow_price(frame, found, prices)
     shed = frame.shed_usd_per_h[classes]
@@ -114,7 +124,20 @@ def take_block(frame: Frame, classes: Positions, prices: Prices, losses: Positio
         loss_row=np.searchsorted(classes, mine // sites),
         loss_site=mine % sites,
         moved=moved,
+        needs=_own_needs(needs.only(needs.of(classes)), classes, group),
         sites=sites,
+    )
+
+
+def _own_needs(needs: Needs, classes: Positions, group: Positions) -> Needs:
+    """Cuts in terms of a block; groups that it does not have stand nowhere."""
+    at = np.minimum(np.searchsorted(group, needs.replicas.at), max(0, len(group) - 1))
+    here = np.flatnonzero(group[at] == needs.replicas.at) if len(group) else at[:0]
+    replicas, shed = needs.replicas, needs.shed
+    return Needs(
+        replicas=Terms(cut=replicas.cut[here], at=at[here], value=replicas.value[here]),
+        shed=Terms(cut=shed.cut, at=np.searchsorted(classes, shed.at), value=shed.value),
+        lower=needs.lower,
     )
 
 
@@ -125,6 +148,8 @@ def earned(block: Block, worth: Worth) -> Earned:
     at_ingress_loss = np.where(block.moved, worth.loss, 0.0)
     safe = np.bincount(block.loss_row, at_ingress_loss, block.classes)[block.safe_row]
     stands = stands + np.bincount(block.safe_place, block.safe_cover * safe, groups)
+    needed = block.needs.replicas
+    stands = stands + np.bincount(needed.at, needed.value * worth.need[needed.cut], groups)
     profit = worth.demand[arcs.row] - block.flow_usd_per_h
     ratio = profit / np.maximum(arcs.busy, _LEAST_BUSY)
     pays = np.flatnonzero(profit > 0)
@@ -153,11 +178,39 @@ def cover_worth(block: Block, worth: Worth) -> Floats:
 
 
 def proven_usd_per_h(block: Block, worth: Worth, each: Earned) -> float:
-    """What no plan of the component undercuts at any worths (loss and cover from 0 up)."""
+    """What no plan of the component undercuts at any worths (all but demand from 0 up)."""
     asked = worth.demand + worth.cover + np.bincount(block.loss_row, worth.loss, block.classes)
-    over = np.minimum(0.0, block.shed_usd_per_h - asked).sum()
+    needed = block.needs.shed
+    shed = asked + np.bincount(needed.at, needed.value * worth.need[needed.cut], block.classes)
+    over = np.minimum(0.0, block.shed_usd_per_h - shed).sum()
     over += np.minimum(0.0, block.exposed_usd_per_h[block.loss_row] - worth.loss).sum()
-    return float(asked.sum() + over + (np.minimum(0.0, each.usd_per_h) * block.most).sum())
+    stands = whole_usd_per_h(block, worth, each).sum()
+    return float(asked.sum() + worth.need @ block.needs.lower + over + stands)
+
+
+def whole_usd_per_h(block: Block, worth: Worth, each: Earned) -> Floats:
+    """Per group, USD/h of the number of whole replicas that earns most beyond its cost (from 0
+    down): each further one earns less, since no class gives a group more than all its traffic.
+    """
+    arcs, groups = block.arcs, len(block.group)
+    found = np.zeros(groups)
+    pays = (each.usd_per_h < 0) & (block.most > 0)
+    profit = worth.demand[arcs.row] - block.flow_usd_per_h
+    close = np.flatnonzero(pays[block.place] & (profit > 0))
+    ratio = profit[close] / np.maximum(arcs.busy[close], _LEAST_BUSY)
+    order = close[np.lexsort((close, -ratio, block.place[close]))]
+    ratio = profit[order] / np.maximum(arcs.busy[order], _LEAST_BUSY)
+    at, fills = block.place[order], arcs.busy[order]
+    before = np.cumsum(fills) - fills
+    within = before - np.append(before, 0.0)[np.searchsorted(at, at)]
+    one = np.clip(block.rateable[at] - within, 0.0, fills)
+    # what a replica costs without its work: the same for each
+    empty = each.usd_per_h + np.bincount(at, one * ratio, groups)
+    for count in range(1, int(block.most[pays].max(initial=0.0)) + 1):
+        taken = np.clip(count * block.rateable[at] - within, 0.0, fills)
+        earns = count * empty - np.bincount(at, taken * ratio, groups)
+        found = np.where(pays & (block.most >= count), np.minimum(found, earns), found)
+    return found
 
 
 def fall_back_usd_per_h(

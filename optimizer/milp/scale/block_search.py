@@ -29,6 +29,7 @@ from optimizer.milp.scale.block import (
 )
 from optimizer.milp.scale.catalogue import cheapest
 from optimizer.milp.scale.frame import Positions
+from optimizer.milp.scale.rounding import Fills, fill_cuts
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -93,6 +94,8 @@ class _Formulation:
         self.rows = lp.RowBuilder()
         self._own_rows()
         self._loss_rows(rank)
+        self._need_rows(rank, chosen)
+        self.first_cut = self.rows.count
         each = np.flatnonzero(linked[self.at])
         place, cover = self.place[each], block.cover[self.at[each]]
         some = np.arange(len(each))
@@ -154,6 +157,27 @@ class _Formulation:
         ]
         self.rows.block(-lp.INF, 0.0, entries=entries, count=len(some))
 
+    def _need_rows(self, rank: Positions, chosen: NDArray[np.bool_]) -> None:
+        needs, first = self.block.needs, self.first
+        here, shed = np.flatnonzero(chosen[needs.replicas.at]), needs.shed
+        cut, at, value = needs.replicas.cut[here], needs.replicas.at[here], needs.replicas.value
+        entries = [
+            (cut, first[2] + rank[at], value[here]),
+            (shed.cut, first[1] + shed.at, shed.value),
+        ]
+        self.rows.block(needs.lower, lp.INF, entries=entries, count=len(needs.lower))
+
+    def fill(self, cuts: Fills) -> None:
+        """Add cuts of single groups; their positions are the block's arcs and places."""
+        count = len(cuts.lower)
+        place = np.searchsorted(self.group, cuts.group)
+        arc = np.searchsorted(self.at, cuts.arcs.at)
+        entries = [
+            (np.arange(count), self.first[2] + place, np.ones(count)),
+            (cuts.arcs.cut, arc, -cuts.arcs.value),
+        ]
+        self.rows.block(cuts.lower, lp.INF, entries=entries, count=count)
+
     def bought(self, worth: Worth, price: Floats, chosen: NDArray[np.bool_]) -> lp.Rows:
         """The rows with columns for what groups that are not `chosen` could do; `price` of theirs
         per class.
@@ -166,10 +190,14 @@ class _Formulation:
         row = block.loss_row
         loss = np.flatnonzero(np.where(block.moved, after[row], can[row]))
         cover_row = block.classes + len(self.group)
-        place = np.concatenate([some, cover_row + some, cover_row + block.classes + loss])
+        loss_row = cover_row + block.classes
+        need = np.arange(len(worth.need))
+        need_row = self.first_cut - len(need)
+        place = np.concatenate([some, cover_row + some, loss_row + loss, need_row + need])
         rows = self.rows.rows()
-        self.cost += [price[some], worth.cover[some], worth.loss[loss]]
-        self.upper.append(np.ones(len(place)))
+        self.cost += [price[some], worth.cover[some], worth.loss[loss], worth.need]
+        self.upper.append(np.ones(len(place) - len(need)))
+        self.upper.append(block.needs.lower)
         column = self.first[5] + np.arange(len(place))
         return lp.Rows(
             row=np.concatenate([rows.row, place]),
@@ -199,8 +227,11 @@ def relaxed(block: Block, support: Positions) -> Relaxed:
     chosen[block.place[cheapest(block.arcs, full, _FIRST_ARCS)]] = True
     linked = np.zeros(block.arcs.count, dtype=np.bool_)
     best: Relaxed | None = None
+    fill, cuts = block.arcs.busy / block.rateable[block.place], list[Fills]()
     for _ in range(_ROUNDS):
         formulation = _Formulation(block, chosen, linked)
+        for some in cuts:
+            formulation.fill(some)
         values, worth = _solved(formulation)
         each = earned(block, worth)
         bound = proven_usd_per_h(block, worth, each)
@@ -219,10 +250,14 @@ def relaxed(block: Block, support: Positions) -> Relaxed:
         broken = np.zeros(block.arcs.count, dtype=np.bool_)
         room = block.cover * replicas[block.place]
         broken[formulation.at] = values[: first[1]] > room[formulation.at] + _BROKEN
+        part = np.zeros(block.arcs.count)
+        part[formulation.at] = values[: first[1]]
+        cuts.append(fill_cuts(block.place, fill, part, replicas))
         pays = (each.usd_per_h < -_PAYS) & ~chosen
         near = best.bound_usd_per_h >= cost - _STEP * abs(cost)
         slow = best.bound_usd_per_h - last <= _STEP * abs(cost)
-        if (near and slow) or not (pays.any() or (broken & ~linked).any()):
+        more = pays.any() or (broken & ~linked).any() or len(cuts[-1].lower)
+        if (near and slow) or not more:
             break
         chosen, linked = chosen | pays, linked | broken
     assert best is not None, "at least one round"
@@ -233,9 +268,16 @@ def _solved(formulation: _Formulation) -> tuple[Floats, Worth]:
     answer = lp.solve(formulation.made(formulation.rows.rows(), whole=False))
     assert answer.values is not None, "shedding everything is always possible"
     classes, groups = formulation.block.classes, len(formulation.group)
-    ends = np.cumsum([classes, groups, classes, len(formulation.block.loss_row)])
-    demand, _, cover, loss, _ = np.split(answer.row_duals, ends)
-    worth = Worth(demand=demand, cover=np.maximum(0.0, cover), loss=np.maximum(0.0, loss))
+    first = formulation.first
+    sizes = classes, groups, classes, len(formulation.block.loss_row), first[5] - first[4]
+    ends = np.cumsum([*sizes, len(formulation.block.needs.lower)])
+    demand, _, cover, loss, _, need, _ = np.split(answer.row_duals, ends)
+    worth = Worth(
+        demand=demand,
+        cover=np.maximum(0.0, cover),
+        loss=np.maximum(0.0, loss),
+        need=np.maximum(0.0, need),
+    )
     return answer.values, worth
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from optimizer.milp.scale.block import Worth, earned, proven_usd_per_h, take_block
+from optimizer.milp.scale.block import Block, Worth, earned, proven_usd_per_h, take_block
 from optimizer.milp.scale.block_search import Relaxed, relaxed, root_bound, searched
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
@@ -25,6 +25,7 @@ from optimizer.milp.scale.regions import (
     share_of,
     without_limits,
 )
+from optimizer.milp.scale.rounding import needs_of
 from optimizer.milp.scale.workers import Result, Workers, largest_first
 from optimizer.tables import Floats
 
@@ -61,7 +62,7 @@ def relax_components(
     """
 
     def one(at: int) -> tuple[float, Relaxed | None, Positions, Floats]:
-        block = take_block(frame, frame.components[at], point.prices, point.rowed.losses)
+        block = _block(frame, point, frame.components[at])
         worth = _worth(frame, point, frame.components[at])
         each = earned(block, worth)
         bound = proven_usd_per_h(block, worth, each)
@@ -153,7 +154,7 @@ def _part(
     found, point = apart.found[at], apart.point
     if found is None or is_over():
         return None
-    block = take_block(frame, frame.components[at], point.prices, point.rowed.losses)
+    block = _block(frame, point, frame.components[at])
     home, where = homes(block, region), region[block.site]
     rest, left = outside(block, found.worth, narrow=home >= 0, away=where >= 0)
     each = earned(rest, left)
@@ -185,7 +186,7 @@ def settled_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices
     """
 
     def one(classes: Positions) -> tuple[Positions, Floats]:
-        block = take_block(frame, classes, point.prices, point.rowed.losses)
+        block = _block(frame, point, classes)
         return block.group, earned(block, _worth(frame, point, classes)).usd_per_h
 
     earns = np.zeros(frame.groups)
@@ -201,4 +202,14 @@ def settled_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices
 
 def _worth(frame: Frame, point: MasterPoint, classes: Positions) -> Worth:
     mine = np.isin(point.rowed.losses // len(frame.budget_kw), classes)
-    return Worth(demand=point.demand[classes], cover=point.cover[classes], loss=point.loss[mine])
+    needs = needs_of(point.cuts)
+    return Worth(
+        demand=point.demand[classes],
+        cover=point.cover[classes],
+        loss=point.loss[mine],
+        need=point.need[needs.of(classes)],
+    )
+
+
+def _block(frame: Frame, point: MasterPoint, classes: Positions) -> Block:
+    return take_block(frame, classes, point.prices, point.rowed.losses, needs_of(point.cuts))

@@ -113,8 +113,7 @@ def _price_of(frame: Frame, group: Positions, prices: PriceList | None) -> Float
     price: Floats = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
     if prices is None:
         return price
-    shared = frame.accelerators[group] * prices.shared.pool[frame.pool[group]]
-    return price + shared + frame.possible_kw[group] * prices.shared.power[frame.site[group]]
+    return price + frame.shared_usd_per_h(prices.shared)[group]
 
 
 def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:

@@ -22,6 +22,7 @@ from optimizer.tables import Floats
 
 _LACKS_USD_PER_H = 1e-3
 _AMPLE = 2.0
+_DUST = 1e-9
 
 
 def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> int:
@@ -112,8 +113,13 @@ class _Sharing:
         # before any loss: what a site gives nobody then, nobody misses
         self._stay = self._ranks < exposure.own
         self._calm = self._solved(self._stay)
-        used = np.array(self._highs.getSolution().col_value)[:count] > 0
-        self._gives = np.unique(self._site[used])
+        self._given = np.clip(np.array(self._highs.getSolution().col_value)[:count], 0.0, None)
+        self._gives = np.unique(self._site[self._given > 0])
+        self._row, self._place, self._fill = row, place, np.maximum(stands.fill, 1e-9)
+        self._room = ledger.replicas[group]
+        by_row = np.argsort(row, kind="stable")
+        ends = np.searchsorted(row[by_row], np.arange(ranks + 1))
+        self._of_row = [by_row[i:j] for i, j in pairwise(ends)]
 
     def prices(self, ranks: Positions, site: int) -> Floats | None:
         """USD/h that serving each class whole is worth after the loss of a site, no more than
@@ -123,6 +129,8 @@ class _Sharing:
         asked = np.isin(self._ranks, ranks)
         duals = self._calm
         if site in self._gives or (asked != self._stay).any():
+            if len(ranks) == asked.sum() and self._moves_over(asked, site):
+                return None
             lost = self._of_site[site]
             lp.bound_columns(self._highs, lost, 0.0)
             duals = self._solved(asked)
@@ -132,6 +140,26 @@ class _Sharing:
         worth, at = self._price[ranks].copy(), np.searchsorted(ranks, self._ranks[asked])
         worth[at] = np.clip(duals[asked], 0.0, worth[at])
         return worth
+
+    def _moves_over(self, asked: NDArray[np.bool_], site: int) -> bool:
+        """Whether who is served from a site finds room elsewhere, one after the other, while all
+        others stay: then no problem need be solved (two of three losses at 600 sites).
+        """
+        stays = asked[self._row] & (self._site != site)
+        given = np.where(stays, self._given, 0.0)
+        left = self._room - np.bincount(self._place, given / self._fill, len(self._room))
+        served = np.bincount(self._row, given, len(self._ranks))
+        lacks = np.where(asked, self._served - served, 0.0)
+        for rank in np.flatnonzero(lacks > _DUST).tolist():
+            mine = self._of_row[rank]
+            mine = mine[self._site[mine] != site]
+            room = np.maximum(0.0, left[self._place[mine]]) * self._fill[mine]
+            before = np.cumsum(room) - room
+            taken = np.clip(lacks[rank] - before, 0.0, room)
+            if taken.sum() < lacks[rank] - _DUST:
+                return False
+            left[self._place[mine]] -= taken / self._fill[mine]
+        return True
 
     def _solved(self, asked: NDArray[np.bool_]) -> Floats:
         lp.bound_rows(self._highs, np.where(asked, self._served, 0.0))

@@ -224,6 +224,22 @@ def bound_rows(highs: Any, lower: Floats) -> None:
     _must(status, "bound rows")
 
 
+def add_rows(highs: Any, rows: Rows) -> None:
+    """Give an open LP more rows; its basis stays."""
+    order = np.lexsort((rows.column, rows.row))
+    starts = np.searchsorted(rows.row[order], np.arange(len(rows.lower)))
+    status = highs.addRows(
+        len(rows.lower),
+        rows.lower,
+        rows.upper,
+        len(order),
+        starts.astype(np.int32),
+        rows.column[order].astype(np.int32),
+        rows.value[order],
+    )
+    _must(status, "take more rows")
+
+
 def limit(highs: Any, *, pivots: int) -> None:
     """Stop runs of an open LP after so many simplex pivots."""
     _must(highs.setOptionValue("simplex_iteration_limit", pivots), "set the pivots")

@@ -5,20 +5,29 @@ Decides which rows it has. Per class ``sum_r min(1, rateable_r / busy_dr) n_r + 
 replicas that serve a class can each take it whole or are full of it. The same over all sites but
 one, for a protected class, or what is exposed is paid for; where that one is its ingress, over what
 it reaches from the next (`refuges`). Both hold for every plan in whole
-replicas; both are added only where a point breaks them. Which arcs it has is `priced`'s question.
+replicas; both are added only where a point breaks them, and so are those of `rounding` (`cut`).
+Which arcs it has is `priced`'s question.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import ComponentArcs, transfer
-from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.frame import Frame, Positions, Prices, RoomPrices
 from optimizer.milp.scale.losses import at_ingress
+from optimizer.milp.scale.rounding import (
+    Cuts,
+    Fills,
+    Needs,
+    Terms,
+    fill_cuts,
+    room_cuts,
+)
 from optimizer.tables import Floats
 
 _BROKEN = 1e-4
@@ -38,8 +47,8 @@ class Rowed:
 class MasterPoint:
     """A solved master: cost in USD/h, parts of classes over `arcs`, replicas of `group`, `refuges`
     that count where a class loses its ingress, and what one more unit of each row is worth
-    (`demand`, `cover`, per class in USD/h; `loss`: of each loss in `rowed`). `basis` is where the
-    next solve may begin.
+    (`demand`, `cover`, per class in USD/h; `loss`: of each loss in `rowed`; `need`: of each need
+    of `cuts`). `basis` is where the next solve may begin.
     """
 
     cost: float
@@ -54,7 +63,22 @@ class MasterPoint:
     demand: Floats
     cover: Floats
     loss: Floats
+    cuts: tuple[Cuts, ...]
+    need: Floats
     basis: lp.Basis | None
+
+    def asked_usd_per_h(self, frame: Frame) -> Floats:
+        """What the rows of each class are worth together, but for those of several classes."""
+        classes = self.rowed.losses // len(frame.budget_kw)
+        lost = np.bincount(classes, self.loss, len(frame.rate))
+        asked: Floats = self.demand + self.cover + lost
+        return asked
+
+    def standing(self, frame: Frame) -> Floats:
+        """Replicas of every group of the frame."""
+        stands = np.zeros(frame.groups)
+        stands[self.group] = self.replicas
+        return stands
 
 
 def covering(frame: Frame, arcs: ComponentArcs) -> Floats:
@@ -73,6 +97,7 @@ class Master:
         *,
         refuges: ComponentArcs,
         rowed: Rowed,
+        cuts: tuple[Cuts, ...],
         shed_usd_per_h: Floats,
     ) -> None:
         self.frame, self.arcs, self.rowed, self._shed = frame, arcs, rowed, shed_usd_per_h
@@ -93,9 +118,9 @@ class Master:
             len(self._summed),
         )
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-        self._build()
+        self._build(cuts)
 
-    def _build(self) -> None:
+    def _build(self, cuts: tuple[Cuts, ...]) -> None:
         frame, arcs = self.frame, self.arcs
         rows = lp.RowBuilder()
         self._own_rows(rows)
@@ -128,6 +153,9 @@ class Master:
             rows=rows.rows(),
         )
         self.highs = lp.opened(model)
+        self.cuts, self._cut_sizes = tuple[Cuts, ...](), list[int]()
+        for one in cuts:
+            self._add(one)
 
     def _ample_sums(self) -> Floats:
         """More than what all replicas of each class in `_summed` cover."""
@@ -238,6 +266,66 @@ class Master:
         """Pivots times rows of the last run."""
         return float(max(0, self.highs.getInfo().simplex_iteration_count) * self.highs.getNumRow())
 
+    def cut(self, needs: Needs, point: MasterPoint) -> bool:
+        """Add rows of whole replicas that a point of this master breaks: of single groups and
+        sites, and `needs`. Whether there are any.
+        """
+        arcs, frame = self.arcs, self.frame
+        fill = arcs.busy / frame.rateable[arcs.group]
+        fills = fill_cuts(self._place, fill, point.part, point.replicas)
+        key = arcs.row * frame.groups + arcs.group
+        more = Cuts(
+            fills=Fills(
+                group=self.group[fills.group],
+                arcs=replace(fills.arcs, at=key[fills.arcs.at]),
+                lower=fills.lower,
+            ),
+            needs=needs,
+            rooms=room_cuts(frame, point.standing(frame)),
+        )
+        if not any(more.sizes):
+            return False
+        self._add(more)
+        return True
+
+    def _add(self, more: Cuts) -> None:
+        lp.add_rows(self.highs, self._cut_rows(more))
+        self._cut_sizes += more.sizes
+        self.cuts += (more,)
+
+    def _cut_rows(self, cuts: Cuts) -> lp.Rows:
+        first, arcs, rows = self._first, self.arcs, lp.RowBuilder()
+        fills, needs, rooms = cuts.fills, cuts.needs, cuts.rooms
+        count, key = len(fills.lower), arcs.row * self.frame.groups + arcs.group
+        entries = [
+            (np.arange(count), first[2] + np.searchsorted(self.group, fills.group), np.ones(count)),
+            (fills.arcs.cut, np.searchsorted(key, fills.arcs.at), -fills.arcs.value),
+        ]
+        rows.block(fills.lower, lp.INF, entries=entries, count=count)
+        shed = needs.shed
+        entries = [self._of_replicas(needs.replicas), (shed.cut, first[1] + shed.at, shed.value)]
+        rows.block(needs.lower, lp.INF, entries=entries, count=len(needs.lower))
+        entries = [self._of_replicas(rooms.replicas)]
+        rows.block(-lp.INF, rooms.upper, entries=entries, count=len(rooms.upper))
+        return rows.rows()
+
+    def _of_replicas(self, terms: Terms) -> tuple[Positions, Positions, Floats]:
+        """Terms over groups, of those that have columns here."""
+        at = np.minimum(np.searchsorted(self.group, terms.at), len(self.group) - 1)
+        here = np.flatnonzero(self.group[at] == terms.at)
+        return terms.cut[here], self._first[2] + at[here], terms.value[here]
+
+    def _worth_of_cuts(self, dual: Floats) -> tuple[RoomPrices, Floats]:
+        """What rooms cost and needs are worth, from the duals of all cuts."""
+        frame, parts = self.frame, np.split(dual, np.cumsum(self._cut_sizes)[:-1])
+        replica, site = np.zeros(frame.groups), np.zeros(len(frame.budget_kw))
+        for one, price in zip(self.cuts, parts[2::3], strict=True):
+            paid, terms = np.maximum(0.0, -price), one.rooms.replicas
+            replica += np.bincount(terms.at, terms.value * paid[terms.cut], frame.groups)
+            site += np.bincount(one.rooms.site, one.rooms.upper * paid, len(site))
+        need = np.maximum(0.0, np.concatenate([np.zeros(0), *parts[1::3]]))
+        return RoomPrices(replica=replica, site=site), need
+
     def _begin(self, basis: lp.Basis | None) -> None:
         if basis is not None:
             lp.begin(self.highs, basis, columns=self._columns(), rows=self._rows())
@@ -251,6 +339,7 @@ class Master:
         cover = np.zeros(len(frame.rate))
         cover[self.rowed.classes] = np.maximum(0.0, parts[5])
         first = self._first
+        room, need = self._worth_of_cuts(parts[9])
         return MasterPoint(
             cost=float(self.highs.getInfo().objective_function_value),
             arcs=self.arcs,
@@ -264,10 +353,13 @@ class Master:
                 pool=np.maximum(0.0, -parts[2]),
                 power=np.maximum(0.0, -parts[3]),
                 energy=-parts[4],
+                room=room,
             ),
             demand=parts[0],
             cover=cover,
             loss=np.maximum(0.0, parts[6]),
+            cuts=self.cuts,
+            need=need,
             basis=lp.basis_of(self.highs, columns=self._columns(), rows=self._rows()),
         )
 
@@ -295,6 +387,7 @@ class Master:
             lp.kind(self.rowed.losses, lp.BASIC),
             lp.kind(self._summed, lp.UPPER),
             lp.kind(np.zeros(0, dtype=np.intp), lp.BASIC),  # caps have prices here, no rows
+            lp.kind(np.arange(sum(self._cut_sizes)), lp.BASIC),
         )
 
 

@@ -245,7 +245,7 @@ def _kinds(
     sizes = len(frame.rate), len(frame.pool_count), len(frame.budget_kw), len(frame.budget_kw)
     each = [lp.kind(np.arange(size), lp.BASIC) for size in sizes]
     caps = lp.kind(np.arange(_cap_rows(frame) if capped else 0), lp.BASIC)
-    return columns, (each[0], none, each[1], each[2], each[3], none, none, none, caps)
+    return columns, (each[0], none, each[1], each[2], each[3], none, none, none, caps, none)
 
 
 def _cap_rows(frame: Frame) -> int:
@@ -282,7 +282,7 @@ def _opening_basis(frame: Frame, arcs: ComponentArcs, cleared: Cleared) -> lp.Ba
     supply[sites, marginal] = lp.BASIC
     energy, none = np.full(len(sites), lp.LOWER, dtype=np.int8), rows[1].fresh
     statuses = [arc, columns[1].fresh, none, supply.ravel(), none, none]
-    row_statuses = [cls, none, pool, power, energy, none, none, none, none]
+    row_statuses = [cls, none, pool, power, energy, none, none, none, none, none]
     return lp.Basis(
         columns=tuple(
             lp.kind(one.keys, status) for one, status in zip(columns, statuses, strict=True)

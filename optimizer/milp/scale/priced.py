@@ -22,6 +22,7 @@ from optimizer.milp.scale.catalogue import (
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import at_ingress
 from optimizer.milp.scale.master import MasterPoint, covering
+from optimizer.milp.scale.rounding import Needs, needs_of
 from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
 
@@ -31,7 +32,7 @@ _DUST = 1e-7
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Duals:
     """Prices of every row: shared limits; per class its traffic (`demand`) and cover; `loss` of
-    each of `losses` (class x sites + site). All from 0 up but `demand`.
+    each of `losses` (class x sites + site), `need` of each of `needs`. All from 0 up but `demand`.
     """
 
     prices: Prices
@@ -39,6 +40,8 @@ class Duals:
     cover: Floats
     losses: Positions
     loss: Floats
+    needs: Needs
+    need: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,15 +71,20 @@ def duals_of(point: MasterPoint) -> Duals:
         cover=point.cover,
         losses=point.rowed.losses,
         loss=point.loss,
+        needs=needs_of(point.cuts),
+        need=point.need,
     )
 
 
 def price_all(frame: Frame, duals: Duals, workers: Workers, *, count: int) -> Priced:
     """One sweep over all arcs; up to `count` wanted arcs of each class."""
-    replica = frame.replica_price(duals.prices)
+    terms = duals.needs.replicas
+    worth = terms.value * duals.need[terms.cut]
+    needed: Floats = np.bincount(terms.at, worth, frame.groups).astype(np.float64)
+    replica = frame.replica_price(duals.prices) - needed
 
     def one(classes: Positions) -> _Earned:
-        return _component(frame, classes, duals, replica=replica, count=count)
+        return _component(frame, classes, duals, replica=replica, needed=needed, count=count)
 
     found = workers.map(one, frame.components)
     earned = np.minimum(0.0, replica)
@@ -90,11 +98,19 @@ def price_all(frame: Frame, duals: Duals, workers: Workers, *, count: int) -> Pr
     asked = duals.demand + duals.cover
     asked += np.bincount(duals.losses // sites, duals.loss, len(asked))
     exposed = frame.tables.problem.plan_policy.exposure_part * frame.shed_usd_per_h
-    over = np.minimum(0.0, frame.shed_usd_per_h - asked).sum()
+    given_up = duals.needs.shed
+    shed = asked + np.bincount(given_up.at, given_up.value * duals.need[given_up.cut], len(asked))
+    over = np.minimum(0.0, frame.shed_usd_per_h - shed).sum()
     over += np.minimum(0.0, exposed[duals.losses // sites] - duals.loss).sum()
     supplied = np.minimum(0.0, frame.stack.usd_per_kwh - prices.energy[:, None])
-    limits = prices.pool @ frame.pool_count + prices.power @ frame.budget_kw
-    bound = asked.sum() + over + (supplied * frame.stack.limit_kw).sum() - limits
+    limits = prices.limits_usd_per_h(frame.pool_count, frame.budget_kw)
+    bound = (
+        asked.sum()
+        + duals.need @ duals.needs.lower
+        + over
+        + (supplied * frame.stack.limit_kw).sum()
+        - limits
+    )
     bound += np.maximum(best * frame.pool_count, each).sum()
     return Priced(
         bound_usd_per_h=float(bound),
@@ -104,7 +120,13 @@ def price_all(frame: Frame, duals: Duals, workers: Workers, *, count: int) -> Pr
 
 
 def _component(
-    frame: Frame, classes: Positions, duals: Duals, *, replica: Floats, count: int
+    frame: Frame,
+    classes: Positions,
+    duals: Duals,
+    *,
+    replica: Floats,
+    needed: Floats,
+    count: int,
 ) -> _Earned:
     arcs = component_arcs(frame, classes)
     refuges, refuge_usd_per_h = _refuges(frame, classes, duals)
@@ -133,7 +155,8 @@ def _component(
     earned = np.where(earned < 0, standing - fill, earned)
     pays = (earned < -_DUST) & (frame.most[group] > 0)
     each = earned / frame.accelerators[group]
-    wanted = pays[place] & ((covered > _DUST) | (profit > _DUST))
+    earns = (covered > _DUST) | (profit > _DUST) | (needed[arcs.group] > _DUST)
+    wanted = pays[place] & earns
     few = arcs.only(wanted)
     spare = pays[refuge] & (refuge_usd_per_h > _DUST)
     safe = refuges.only(spare)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from optimizer.milp.scale.block import Block, Worth, cover_worth
 from optimizer.milp.scale.catalogue import component_arcs, next_ingress_arcs
-from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.frame import Frame, Positions, Prices, RoomPrices
 from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
@@ -41,8 +41,7 @@ def regions_of(frame: Frame, point: MasterPoint, workers: Workers) -> Positions:
     classes reach, with a price on their power or pools, dearest classes first, disjoint.
     """
     sites = len(frame.budget_kw)
-    asked = point.demand + point.cover
-    asked += np.bincount(point.rowed.losses // sites, point.loss, len(asked))
+    asked = point.asked_usd_per_h(frame)
 
     def one(classes: Positions) -> list[tuple[tuple[int, ...], float]]:
         reach = np.zeros((len(classes), sites), dtype=np.bool_)
@@ -70,10 +69,15 @@ def regions_of(frame: Frame, point: MasterPoint, workers: Workers) -> Positions:
 
 
 def without_limits(frame: Frame, prices: Prices, region: Positions) -> Prices:
-    """The prices without those of pools and power in regions."""
+    """The prices without those of pools, power and room in regions."""
     pool, power = prices.pool.copy(), np.where(region >= 0, 0.0, prices.power)
-    pool[frame.pool[region[frame.site] >= 0]] = 0.0
-    return Prices(pool=pool, power=power, energy=prices.energy)
+    inside, room = region[frame.site] >= 0, prices.room
+    pool[frame.pool[inside]] = 0.0
+    if room is not None:
+        room = RoomPrices(
+            replica=np.where(inside, 0.0, room.replica), site=np.where(region >= 0, 0.0, room.site)
+        )
+    return Prices(pool=pool, power=power, energy=prices.energy, room=room)
 
 
 def homes(block: Block, region: Positions) -> Positions:
@@ -159,16 +163,23 @@ def outside(
     block: Block, worth: Worth, *, narrow: NDArray[np.bool_], away: NDArray[np.bool_]
 ) -> tuple[Block, Worth]:
     """The component without what stands in regions: narrow classes cost nothing there, groups that
-    are `away` earn nothing.
+    are `away` earn nothing. Cuts that speak of either are left out.
     """
-    kept = ~narrow
+    kept, needs = ~narrow, block.needs
+    speaks = np.zeros(len(needs.lower), dtype=np.bool_)
+    speaks[needs.replicas.cut[away[needs.replicas.at]]] = True
+    speaks[needs.shed.cut[narrow[needs.shed.at]]] = True
     rest = replace(
         block,
         shed_usd_per_h=block.shed_usd_per_h * kept,
         exposed_usd_per_h=block.exposed_usd_per_h * kept,
         most=np.where(away, 0.0, block.most),
+        needs=needs.only(~speaks),
     )
     left = Worth(
-        demand=worth.demand * kept, cover=worth.cover * kept, loss=worth.loss * kept[block.loss_row]
+        demand=worth.demand * kept,
+        cover=worth.cover * kept,
+        loss=worth.loss * kept[block.loss_row],
+        need=worth.need[~speaks],
     )
     return rest, left

@@ -138,7 +138,13 @@ def _solved(
     told.stands(cost_usd_per_h=np.inf, bound_usd_per_h=bound)
     frame = with_floors(made.frame, point.prices)
     search = begin(
-        frame, point.prices, point.arcs, worth=made.worth, workers=hands, is_over=is_over
+        frame,
+        point.prices,
+        point.arcs,
+        worth=made.worth,
+        least_usd_per_h=point.asked_usd_per_h(frame),
+        workers=hands,
+        is_over=is_over,
     )
     ledger = search.ledger
     if start is not None or np.isfinite(frame.caps.moves) or frame.least.any():
@@ -245,7 +251,7 @@ def _search(
         fine = Effort(sites=_SITES, gap=gap_limit / 4, nodes=_NODES * (turn + 1))
         # what is shared costs its price until that saves nothing more
         now = replace(search, priced=not tired)
-        renew_components(now, effort=fine if tired else rough)
+        renew_components(now, effort=fine if tired else rough, by_excess=turn > 0)
         saved = max(0.0, kept())
         prove()
         if tired:

@@ -24,6 +24,7 @@ from optimizer.milp.scale.bound import (
 from optimizer.milp.scale.frame import Frame, Prices, take_frame
 from optimizer.milp.scale.losses import losses_of
 from optimizer.milp.scale.master import MasterPoint
+from optimizer.milp.scale.rounding import needs_of
 from optimizer.milp.scale.workers import SerialWorkers, ThreadWorkers
 from optimizer.problem import Problem
 from optimizer.tabulate import tabulate
@@ -66,10 +67,12 @@ def odd(point: MasterPoint) -> MasterPoint:
             pool=prices.pool * 0.5 + 0.7,
             power=prices.power * 1.5 + 0.3,
             energy=prices.energy * 1.7 - 0.01,
+            room=prices.room,
         ),
         demand=point.demand * 0.3 + 0.5,
         cover=point.cover + 0.2,
         loss=point.loss + 0.1,
+        need=point.need * 0.5 + 0.1,
     )
 
 
@@ -126,11 +129,12 @@ def test_at_fall_back_prices_no_replica_earns_more_than_it_costs(problem: Proble
     point = odd(converged(frame).point)
     losses = losses_of(frame)
     for classes in frame.components:
-        block = take_block(frame, classes, point.prices, losses)
+        block = take_block(frame, classes, point.prices, losses, needs_of(point.cuts))
         worth = Worth(
             demand=point.demand[classes],
             cover=point.cover[classes],
             loss=np.full(len(block.loss_row), 0.05),
+            need=np.full(len(block.needs.lower), 0.05),
         )
         each = earned(block, worth)
         chosen = np.arange(len(block.group)) % 3 == 0

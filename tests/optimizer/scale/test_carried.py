@@ -118,6 +118,7 @@ def test_out_of_time_only_unserved_traffic_flows_anew(monkeypatch: pytest.Monkey
             cleared.prices,
             cleared.used,
             worth=still_worth(frame, known),
+            least_usd_per_h=np.zeros(len(frame.rate)),
             workers=SerialWorkers(),
             is_over=lambda: is_over,
         )

@@ -18,6 +18,7 @@ from optimizer.milp.scale.losses import losses_of
 from optimizer.milp.scale.plan_search import Search, begin
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.priced import Duals, price_all
+from optimizer.milp.scale.rounding import no_needs
 from optimizer.milp.scale.solve import solve_at_scale
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers
@@ -51,6 +52,7 @@ def begun(problem: Problem) -> Search:
         prices,
         sampled_arcs(frame, prices, SerialWorkers()),
         worth=np.zeros(0, dtype=np.intp),
+        least_usd_per_h=np.zeros(len(frame.rate)),
         workers=SerialWorkers(),
         is_over=never,
     )
@@ -102,6 +104,8 @@ def test_any_duals_give_a_bound(problem: Problem) -> None:
         cover=np.minimum(shed, 0.4),
         losses=losses,
         loss=np.full(len(losses), 0.2),
+        needs=no_needs(),
+        need=np.zeros(0),
     )
     found = price_all(frame, odd, SerialWorkers(), count=3)
     assert found.bound_usd_per_h <= best * (1 + 2e-4) + 1e-4
