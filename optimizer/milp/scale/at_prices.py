@@ -25,15 +25,21 @@ _CLEANER = 1e-6
 """What carbon is charged beyond its worth, so that of two supplies that cost the same with it the
 cleaner one is taken first.
 """
-_NEAR = 0.03
+_NEAR, _NEAR_FEW = 0.03, 0.1
 """Groups whose replicas cost at most so much more of their price than they earn at most are worth
-having. Of 200 sites these are three times the groups that the relaxation uses.
+having. Of 200 sites these are three times the groups that the relaxation uses. The second where
+that are few: of 20 sites the best plan of those within 3 % costs 1 % more than of 10 %.
 """
 _PRICES_PART = 0.35
 """Of a time limit, after which prices are good enough."""
 _KNOWN_PART = 0.15
 """The same where prices were known to begin with: in haste those have to do."""
 _SLIVER = 1e-6
+_FREE = 1e-9
+FEW_GROUPS = 200
+"""So many groups worth having are searched at once. Of 20 sites (154 groups) that took a plan from
+$467.8 to 463.1/h in 6 s, of 30 sites (436) nothing was found in 12 s.
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,7 +93,9 @@ def at_prices(
     if converged.rounds > 0 and not is_late:
         apart = relax_components(frame, point, hands, is_over=is_over)
         bound = max(bound, apart.bound_usd_per_h)
-        near |= apart.short_usd_per_h <= _NEAR * np.maximum(0.0, frame.replica_price(point.prices))
+        short = apart.short_usd_per_h / np.maximum(_FREE, frame.replica_price(point.prices))
+        few = near | (short <= _NEAR_FEW)
+        near = few if few.sum() <= FEW_GROUPS else near | (short <= _NEAR)
     return AtPrices(
         frame=frame,
         point=point,

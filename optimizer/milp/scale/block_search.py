@@ -288,23 +288,21 @@ def searched(
     gap_usd_per_h: float,
     nodes: int,
     is_over: Callable[[], bool],
-) -> tuple[float, Floats]:
-    """A bound (USD/h) in whole replicas of the groups it can afford, -inf if it can afford none,
-    and what it pays other groups for each whole class (USD/h).
-    """
+) -> float:
+    """A bound (USD/h) in whole replicas of the groups it can afford, -inf if it can afford none."""
     chosen = _affordable(block, found)
     if chosen is None:
-        return -np.inf, found.worth.demand
+        return -np.inf
     price = fall_back_usd_per_h(block, found.worth, found.each, chosen)
     formulation = _Formulation(block, chosen, np.zeros(block.arcs.count, dtype=np.bool_))
     rows = formulation.bought(found.worth, price, chosen)
     model = formulation.made(rows, whole=True)
-    bound = root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=nodes, is_over=is_over)
+    bound = _root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=nodes, is_over=is_over)
     earns = np.where(chosen, 0.0, np.minimum(0.0, found.each.usd_per_h)) @ block.most
-    return bound + float(earns), np.where(np.isinf(price), found.worth.demand, price)
+    return bound + float(earns)
 
 
-def root_bound(
+def _root_bound(
     model: Any, *, gap_usd_per_h: float, nodes: int, is_over: Callable[[], bool]
 ) -> float:
     """What a search for nothing but its bound proves (USD/h) until `is_over`; -inf if nothing."""
@@ -321,11 +319,13 @@ def root_bound(
 
 
 def _affordable(block: Block, found: Relaxed) -> NDArray[np.bool_] | None:
-    """Groups the relaxation uses, with all that classes of as many sites reach as fits."""
+    """Groups the relaxation uses or one replica of which would earn (a second would not), with all
+    that classes of as many sites reach as fits.
+    """
     seen = np.zeros((block.classes, block.sites), dtype=np.bool_)
     seen[block.arcs.row, block.site[block.place]] = True
     reach = seen.sum(axis=1)
-    used = found.replicas > _SUPPORT
+    used = (found.replicas > _SUPPORT) | (found.each.usd_per_h < -_PAYS)
     for few in _NARROW:
         chosen = used.copy()
         chosen[block.place[(reach <= few)[block.arcs.row]]] = True

@@ -12,19 +12,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optimizer.milp.scale.block import Block, Worth, earned, proven_usd_per_h, take_block
-from optimizer.milp.scale.block_search import Relaxed, relaxed, root_bound, searched
+from optimizer.milp.scale.block_search import Relaxed, relaxed, searched
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.priced import duals_of, price_all
-from optimizer.milp.scale.region_rows import RegionRows
-from optimizer.milp.scale.regions import (
-    Share,
-    homes,
-    outside,
-    regions_of,
-    share_of,
-    without_limits,
-)
 from optimizer.milp.scale.rounding import needs_of
 from optimizer.milp.scale.workers import Result, Workers, largest_first
 from optimizer.tables import Floats
@@ -44,14 +35,6 @@ class Apart:
     bound_usd_per_h: float
     found: tuple[Relaxed | None, ...]
     short_usd_per_h: Floats
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Part:
-    """A bound of what is left of a component beside regions, and its shares of them."""
-
-    usd_per_h: float
-    shares: list[tuple[int, Share]]
 
 
 def relax_components(
@@ -91,83 +74,31 @@ def bound_by_components(
     gap_usd_per_h: float,
     is_over: Callable[[], bool],
 ) -> float:
-    """A proven bound (USD/h) from components at prices of any quality.
+    """A proven bound (USD/h) from components in whole replicas, at prices of any quality.
 
-    A search stops within `gap_usd_per_h` of its optimum. If time ends before a component's turn,
-    it is what their relaxations prove.
+    A search stops within `gap_usd_per_h` of its optimum. A component whose turn comes after time
+    ended counts with its relaxation.
     """
-    region = regions_of(frame, apart.point, workers)
-    return bound_beside(
-        frame, apart, region, workers=workers, gap_usd_per_h=gap_usd_per_h, is_over=is_over
-    )
+    if any(found is None for found in apart.found):
+        return apart.bound_usd_per_h
 
-
-def bound_beside(
-    frame: Frame,
-    apart: Apart,
-    region: Positions,
-    *,
-    workers: Workers,
-    gap_usd_per_h: float,
-    is_over: Callable[[], bool],
-) -> float:
-    """The bound (USD/h) with any disjoint regions (per site, from 0 up or ELSEWHERE)."""
-    prices = apart.point.prices
-    free = without_limits(frame, prices, region)
-
-    def one(at: int) -> _Part | None:
-        return _part(frame, apart, at, region=region, gap=gap_usd_per_h, is_over=is_over)
+    def one(at: int) -> float:
+        found = apart.found[at]
+        assert found is not None, "asked for above"
+        if is_over():
+            return found.bound_usd_per_h
+        block = _block(frame, apart.point, frame.components[at])
+        best = searched(block, found, gap_usd_per_h=gap_usd_per_h, nodes=_NODES, is_over=is_over)
+        return max(best, found.bound_usd_per_h)
 
     parts = _by_component(frame, workers, one)
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
-        return apart.bound_usd_per_h
-    replica = np.maximum(0.0, frame.replica_price(free))
-
-    def joint(at: int) -> float:
-        shares = [share for part in known for where, share in part.shares if where == at]
-        if is_over() or not shares:
-            return -np.inf if is_over() else 0.0
-        model = RegionRows(frame, shares, replica).made()
-        return root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=_NODES, is_over=is_over)
-
-    beside = sum(part.usd_per_h for part in known) + frame.dual_offset(free)
-    beside += sum(workers.map(joint, range(int(region.max()) + 1)))
+    beside = sum(parts) + frame.dual_offset(apart.point.prices)
     return max(apart.bound_usd_per_h, beside)
 
 
 def _by_component(frame: Frame, workers: Workers, work: Callable[[int], Result]) -> list[Result]:
     places = range(len(frame.components))
     return largest_first(workers, work, places, size=lambda at: len(frame.components[at]))
-
-
-def _part(
-    frame: Frame,
-    apart: Apart,
-    at: int,
-    *,
-    region: Positions,
-    gap: float,
-    is_over: Callable[[], bool],
-) -> _Part | None:
-    """None if time ran out before its turn."""
-    found, point = apart.found[at], apart.point
-    if found is None or is_over():
-        return None
-    block = _block(frame, point, frame.components[at])
-    home, where = homes(block, region), region[block.site]
-    rest, left = outside(block, found.worth, narrow=home >= 0, away=where >= 0)
-    each = earned(rest, left)
-    proven, demand = proven_usd_per_h(rest, left, each), found.worth.demand
-    mine = replace(found, worth=left, replicas=np.where(where >= 0, 0.0, found.replicas))
-    best, paid = searched(rest, mine, gap_usd_per_h=gap, nodes=_NODES, is_over=is_over)
-    proven, demand = (best, paid) if best > proven else (proven, demand)
-    sold = replace(found.worth, demand=demand)
-    shares = [
-        (int(one), share_of(block, sold, narrow=home == one, here=where == one))
-        for one in np.unique(where[where >= 0])
-    ]
-    return _Part(usd_per_h=proven, shares=shares)
 
 
 def better_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:

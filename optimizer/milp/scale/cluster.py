@@ -40,11 +40,14 @@ _USELESS = 1e-9
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Effort:
-    """Sites of a neighbourhood, gap and nodes of one search; without nodes it dives."""
+    """Sites of a neighbourhood, gap and nodes of one search; without nodes it dives. `thorough` as
+    in `Kernel.solve`.
+    """
 
     sites: int
     gap: float
     nodes: int
+    thorough: bool = False
 
 
 def rearrange(
@@ -104,6 +107,7 @@ def rearrange(
         nodes=effort.nodes,
         start=ledger.replicas[group],
         is_over=is_over,
+        thorough=effort.thorough,
     )
     return None if values is None else made.change(values)
 

@@ -299,12 +299,14 @@ class Kernel:
         nodes: int,
         start: Floats,
         is_over: Callable[[], bool],
+        thorough: bool = False,
     ) -> Floats | None:
         """Search from the replicas of a first guess; None if stopped before there was a point.
 
         It looks near the relaxation, and once more with every group that could help a class shed or
         exposed for that: over all groups cuts took nine tenths of the time, for 0.3 % of the cost.
-        Replicas that run already are spared their start. Without nodes it dives instead.
+        Replicas that run already are spared their start. Without nodes it dives instead; a
+        `thorough` search looks at every group from the first.
         """
         replica = self.first_replica + np.arange(self._groups)
         if nodes == 0:
@@ -319,8 +321,11 @@ class Kernel:
                 seed=self.frame.tables.problem.plan_policy.seed,
                 start=(replica, start),
                 is_over=is_over,
+                thorough=thorough,
             )
 
+        if thorough:
+            return search(self._least, self._most, start)
         near = lp.relaxed(self._made(replica_usd_per_h, self._least, self._most), is_over=is_over)
         opened, found = np.zeros(self._groups, dtype=np.bool_), None
         for _ in range(_LOOKS):

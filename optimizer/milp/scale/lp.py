@@ -280,9 +280,11 @@ def search(
     seed: int,
     start: tuple[NDArray[np.intp], Floats],
     is_over: Callable[[], bool],
+    thorough: bool = False,
 ) -> Floats | None:
     """The best point of a MIP within a gap and node budget, from a partial first guess; None if
-    stopped by `is_over` before there was one. Raises FatalError if HiGHS errs.
+    stopped by `is_over` before there was one. A `thorough` search begins again where that pays and
+    looks around its best points (RINS). Raises FatalError if HiGHS errs.
     """
     highs = _quiet(lp)
     options: dict[str, Any] = {
@@ -291,10 +293,10 @@ def search(
         "mip_max_nodes": nodes,
         "mip_pscost_minreliable": 1,
         # measured on clusters of sites: the points come from RENS, the others cost as much time
-        "mip_heuristic_run_rins": False,
+        "mip_heuristic_run_rins": thorough,
         "mip_heuristic_run_root_reduced_cost": False,
         "mip_heuristic_run_feasibility_jump": False,
-        "mip_allow_restart": False,
+        "mip_allow_restart": thorough,
         "mip_feasibility_tolerance": 1e-7,
     }
     for name, value in options.items():

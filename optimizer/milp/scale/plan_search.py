@@ -10,7 +10,7 @@ workers there are; one that no longer fits after its batch-mates is placed again
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -189,6 +189,13 @@ def _beyond(search: Search) -> Floats:
     np.add.at(paid, exposure.classes, exposure.alone)
     more: Floats = paid - search.least_usd_per_h
     return more
+
+
+def renew_at_once(search: Search, *, effort: Effort) -> None:
+    """Place all classes anew in one search, over all groups worth having."""
+    classes = np.arange(len(search.frame.rate))
+    free = (search.worth | (search.ledger.replicas > 0)) & (search.frame.most > 0)
+    step(search, [Job(classes=classes, free=free)], replace(effort, thorough=True))
 
 
 def lots(frame: Frame, classes: Positions) -> list[Positions]:

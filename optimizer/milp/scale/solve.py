@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
-from optimizer.milp.scale.at_prices import apart_of, at_prices
+from optimizer.milp.scale.at_prices import FEW_GROUPS, apart_of, at_prices
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
@@ -30,6 +30,7 @@ from optimizer.milp.scale.plan_search import (
     mend,
     open_doors,
     renew,
+    renew_at_once,
     renew_components,
 )
 from optimizer.milp.scale.to_plan import plan_of
@@ -57,7 +58,7 @@ _PASSES = 8
 _PASSES_SPENT = "passes"
 _SITES = 6
 _ROUGH_SITES = 4
-_NODES = 20
+_NODES, _NODES_AT_ONCE = 20, 300
 _BUILD_PART = 0.9
 """Of the time then left to search in, after which the first plan is completed greedily: at 600
 sites its last tenth is worth more than what a pass saves in a quarter of the time.
@@ -239,6 +240,9 @@ def _search(
             bound = max(bound, proven)
 
     saved = kept()
+    if search.worth.sum() <= FEW_GROUPS and relative_gap(least, bound) > gap_limit:
+        renew_at_once(search, effort=Effort(sites=0, gap=gap_limit / 4, nodes=_NODES_AT_ONCE))
+        saved += max(0.0, kept())
     if is_ready:
         prove()
     for turn in range(_PASSES):

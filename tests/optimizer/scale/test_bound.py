@@ -17,7 +17,6 @@ from optimizer.milp.scale.block import (
 from optimizer.milp.scale.bound import (
     Apart,
     better_prices,
-    bound_beside,
     bound_by_components,
     relax_components,
 )
@@ -97,28 +96,6 @@ def test_any_prices_and_duals_give_a_bound(problem: Problem) -> None:
     frame = take_frame(tabulate(problem))
     found = bound(frame, odd(converged(frame).point))
     assert found <= best
-
-
-@SOON
-@given(rich_problems(max_sites=4, max_classes=6))
-def test_any_regions_give_a_bound(problem: Problem) -> None:
-    problem = exposed(problem)
-    best = ceiling(problem)
-    frame = take_frame(tabulate(problem))
-    point = converged(frame).point
-    sites = np.arange(len(frame.budget_kw))
-    # wide classes buy from the one region, narrow ones stand in it
-    for region in (np.where(sites == 0, 0, -1), sites % 2, np.where(sites == 1, 0, -1)):
-        for at in (point, odd(point)):
-            found = bound_beside(
-                frame,
-                apart(frame, at),
-                region.astype(np.intp),
-                workers=SerialWorkers(),
-                gap_usd_per_h=0.0,
-                is_over=never,
-            )
-            assert found <= best
 
 
 @SOON
