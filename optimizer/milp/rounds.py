@@ -73,8 +73,10 @@ class Rounds:
 
     Without protected classes that is one solve. A cut never rules a plan out, it makes the
     formulation see what a loss would cost; so each round's bound holds and any round's plan will
-    do. In a large problem a round begins with few nodes and goes on among the groups of the plans
-    seen so far, where one that survives is soon found.
+    do. `start` is a first guess, `held` a checked plan of this very problem, whose bound holds here
+    too: the search begins there and ends with no worse. In a large problem a round begins with few
+    nodes and goes on among the groups of the plans seen so far, where one that survives is soon
+    found.
     """
 
     problem: Problem
@@ -83,6 +85,7 @@ class Rounds:
     first: Formulation
     losses: Losses
     start: Plan | None
+    held: Plan | None
     since_s: Callable[[], float]
     progress: Progress
 
@@ -90,8 +93,11 @@ class Rounds:
         """The best plan of all rounds, with the best bound and the nodes of all. An interrupt ends
         the search; raises KeyboardInterrupt where there is no plan yet.
         """
-        found = Found(point=Point(status=PointStatus.NONE), guess=self.start)
-        found.seen = _placed(self.start)
+        found = Found(point=Point(status=PointStatus.NONE), guess=self.held or self.start)
+        found.seen = _placed(found.guess)
+        if self.held is not None:
+            found.plan, found.bound = self.held, self.held.bound_usd_per_h
+            found.heard(self.held.hit_limit)
         try:
             self._go_on(found, budget_of(self.problem, presolve=presolve))
         except KeyboardInterrupt:
@@ -99,7 +105,9 @@ class Rounds:
                 raise
             found.hit_limit = INTERRUPT
         if found.plan is not None:
-            found.plan = _bounded(found.plan, found.bound, hit_limit=found.hit_limit)
+            best = _bounded(found.plan, found.bound, hit_limit=found.hit_limit)
+            is_own = self.held is None or found.bound > self.held.bound_usd_per_h
+            found.plan = replace(best, method=METHOD if is_own else best.method)
         return found
 
     def _go_on(self, found: Found, budget: Budget) -> None:

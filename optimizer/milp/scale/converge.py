@@ -25,7 +25,7 @@ from optimizer.milp.scale.catalogue import (
 )
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.milp.scale.losses import at_ingress, losses_of
-from optimizer.milp.scale.master import Master, MasterPoint, Rowed, broken, covering
+from optimizer.milp.scale.master import Master, MasterPoint, Rowed, covering
 from optimizer.milp.scale.price_lp import Relaxation, union
 from optimizer.milp.scale.priced import duals_of, price_all
 from optimizer.milp.scale.rounding import Needs, joined_needs, need_cuts
@@ -57,6 +57,7 @@ _STANDING = 6
 _STANDING_MORE = 30
 _REFUGES = 12
 _SLIVER = 1e-6
+_SHORT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,7 +89,7 @@ def converge(
         return Converged(point=point, bound_usd_per_h=best, rounds=0)
     losses = losses_of(frame)
     point = _with_choices(frame, point, losses, workers)
-    rowed, arcs, refuges = broken(frame, point, losses=losses), point.arcs, point.refuges
+    rowed, arcs, refuges = _broken(frame, point, losses=losses), point.arcs, point.refuges
     cuts, work, rounds = point.cuts, 0.0, 0
     for turn in range(_ROUNDS):
         master = Master(
@@ -114,7 +115,7 @@ def converge(
             break
         priced = price_all(frame, duals_of(point), workers, count=_ARCS)
         best = max(best, priced.bound_usd_per_h)
-        rowed, arcs = broken(frame, point, losses=losses), union(frame, [arcs, *priced.wanted])
+        rowed, arcs = _broken(frame, point, losses=losses), union(frame, [arcs, *priced.wanted])
         refuges, cuts = union(frame, [refuges, *priced.refuges]), master.cuts
     return Converged(point=point, bound_usd_per_h=best, rounds=rounds)
 
@@ -176,7 +177,7 @@ def with_losses(frame: Frame, point: MasterPoint) -> MasterPoint:
     moved = np.unique(losses[at_ingress(frame, losses)] // len(frame.budget_kw))
     refuges = next_ingress_arcs(frame, moved)
     refuges = replace(refuges, classes=np.arange(len(frame.rate)), row=moved[refuges.row])
-    rowed = broken(frame, replace(point, refuges=refuges), losses=losses)
+    rowed = _broken(frame, replace(point, refuges=refuges), losses=losses)
     return replace(point, rowed=rowed, loss=np.zeros(len(rowed.losses)))
 
 
@@ -240,3 +241,25 @@ def _moved(frame: Frame, point: MasterPoint, arcs: ComponentArcs) -> Floats:
     old = point.arcs.row * frame.groups + point.arcs.group
     part[np.searchsorted(arcs.row * frame.groups + arcs.group, old)] = point.part
     return part
+
+
+def _broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
+    """The rows of a point and those it breaks; `losses` may have one (class x sites + site)."""
+    arcs, sites = point.arcs, len(frame.budget_kw)
+    of_group = np.zeros(frame.groups)
+    of_group[point.group] = point.replicas
+    stands = covering(frame, arcs) * of_group[arcs.group]
+    total = np.bincount(arcs.row, stands, len(frame.rate)) + point.shed
+    classes = np.union1d(np.flatnonzero(total < 1 - _SHORT), point.rowed.classes)
+    key = arcs.row * sites + frame.site[arcs.group]
+    keys, place = np.unique(key, return_inverse=True)
+    left = total[keys // sites] - np.bincount(place, stands, len(keys))
+    short = keys[left < 1 - _SHORT]
+    short = short[~at_ingress(frame, short)]
+    refuges = point.refuges
+    then = covering(frame, refuges) * of_group[refuges.group]
+    lacks = np.bincount(refuges.row, then, len(frame.rate)) + point.shed < 1 - _SHORT
+    moved = losses[at_ingress(frame, losses)]
+    short = np.union1d(short[np.isin(short, losses)], moved[lacks[moved // sites]])
+    found = np.union1d(short, point.rowed.losses)
+    return Rowed(classes=classes.astype(np.intp), losses=found.astype(np.intp))

@@ -30,7 +30,6 @@ from optimizer.milp.scale.rounding import (
 )
 from optimizer.tables import Floats
 
-_BROKEN = 1e-4
 _AMPLE = 2.0
 """Above what rows allow, so that no bound has a price, and finite, which the simplex likes."""
 
@@ -389,25 +388,3 @@ class Master:
             lp.kind(np.zeros(0, dtype=np.intp), lp.BASIC),  # caps have prices here, no rows
             lp.kind(np.arange(sum(self._cut_sizes)), lp.BASIC),
         )
-
-
-def broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
-    """The rows of a point and those it breaks; `losses` may have one (class x sites + site)."""
-    arcs, sites = point.arcs, len(frame.budget_kw)
-    of_group = np.zeros(frame.groups)
-    of_group[point.group] = point.replicas
-    stands = covering(frame, arcs) * of_group[arcs.group]
-    total = np.bincount(arcs.row, stands, len(frame.rate)) + point.shed
-    classes = np.union1d(np.flatnonzero(total < 1 - _BROKEN), point.rowed.classes)
-    key = arcs.row * sites + frame.site[arcs.group]
-    keys, place = np.unique(key, return_inverse=True)
-    left = total[keys // sites] - np.bincount(place, stands, len(keys))
-    short = keys[left < 1 - _BROKEN]
-    short = short[~at_ingress(frame, short)]
-    refuges = point.refuges
-    then = covering(frame, refuges) * of_group[refuges.group]
-    lacks = np.bincount(refuges.row, then, len(frame.rate)) + point.shed < 1 - _BROKEN
-    moved = losses[at_ingress(frame, losses)]
-    short = np.union1d(short[np.isin(short, losses)], moved[lacks[moved // sites]])
-    found = np.union1d(short, point.rowed.losses)
-    return Rowed(classes=classes.astype(np.intp), losses=found.astype(np.intp))

@@ -14,7 +14,7 @@ import numpy as np
 
 from optimizer.costs import relative_gap
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
-from optimizer.milp.scale.at_prices import FEW_GROUPS, apart_of, at_prices
+from optimizer.milp.scale.at_prices import FEW_GROUPS, AtPrices, apart_of, at_prices
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
@@ -55,7 +55,7 @@ _STEPS = 200
 _ROUNDING = 1e-3
 """What whole basis points of shed and exposed traffic may take off a plan's cost, relative."""
 _PASSES = 8
-_PASSES_SPENT = "passes"
+PASSES_SPENT = "passes"
 _SITES = 6
 _ROUGH_SITES = 4
 _NODES, _NODES_AT_ONCE = 20, 300
@@ -135,21 +135,10 @@ def _solved(
     made = at_prices(
         frame, cleared, hands, known=known, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
-    was_cut, point, bound = made.was_cut, made.point, made.bound_usd_per_h
+    was_cut, bound = made.was_cut, made.bound_usd_per_h
     told.stands(cost_usd_per_h=np.inf, bound_usd_per_h=bound)
-    frame = with_floors(made.frame, point.prices)
-    search = begin(
-        frame,
-        point.prices,
-        point.arcs,
-        worth=made.worth,
-        least_usd_per_h=point.asked_usd_per_h(frame),
-        workers=hands,
-        is_over=is_over,
-    )
-    ledger = search.ledger
-    if start is not None or np.isfinite(frame.caps.moves) or frame.least.any():
-        take_up(search, start)
+    search = _begun(made, start, hands, is_over=is_over)
+    frame, ledger = search.frame, search.ledger
     built = spent() + _BUILD_PART * (searched - spent())
     effort = Effort(sites=_SITES, gap=gap_limit / 4, nodes=1)
     ledger.caps_hold = not frame.caps.are_priced
@@ -179,6 +168,26 @@ def _solved(
     stopped_by = hit() if was_cut else ""
     judged = _judged(problem, ledger, bound=bound, method=method, stopped_by=stopped_by)
     return replace(judged, prices=carried(frame, made.plain, worth=made.worth))
+
+
+def _begun(
+    made: AtPrices, start: Plan | None, hands: Workers, *, is_over: Callable[[], bool]
+) -> Search:
+    """A search at prices, with what has to stand and what stands of an earlier plan."""
+    point = made.point
+    frame = with_floors(made.frame, point.prices)
+    search = begin(
+        frame,
+        point.prices,
+        point.arcs,
+        worth=made.worth,
+        least_usd_per_h=point.asked_usd_per_h(frame),
+        workers=hands,
+        is_over=is_over,
+    )
+    if start is not None or np.isfinite(frame.caps.moves) or frame.least.any():
+        take_up(search, start)
+    return search
 
 
 def _market(
@@ -250,9 +259,7 @@ def _search(
             break
         tired = saved <= _TIRED * gap_limit * abs(least)
         open_doors(search)
-        # at 200 sites a first pass to 1 % took 11 s, to 0.5 % 14, and came as far in the end
-        rough = Effort(sites=_ROUGH_SITES, gap=gap_limit / (2 if turn else 1), nodes=1)
-        fine = Effort(sites=_SITES, gap=gap_limit / 4, nodes=_NODES * (turn + 1))
+        rough, fine = _efforts(gap_limit, turn)
         # what is shared costs its price until that saves nothing more
         now = replace(search, priced=not tired)
         renew_components(now, effort=fine if tired else rough, by_excess=turn > 0)
@@ -267,10 +274,18 @@ def _search(
     return proven
 
 
+def _efforts(gap_limit: float, turn: int) -> tuple[Effort, Effort]:
+    """How hard a rough and a fine pass search: at 200 sites a first pass to 1 % took 11 s, to 0.5 %
+    14, and came as far in the end.
+    """
+    rough = Effort(sites=_ROUGH_SITES, gap=gap_limit / (2 if turn else 1), nodes=1)
+    return rough, Effort(sites=_SITES, gap=gap_limit / 4, nodes=_NODES * (turn + 1))
+
+
 def _judged(
     problem: Problem, ledger: Ledger, *, bound: float, method: str, stopped_by: str
 ) -> Outcome:
-    hit = stopped_by or _PASSES_SPENT
+    hit = stopped_by or PASSES_SPENT
     reach = Reach(problem)
     plan = plan_of(ledger, reach, bound_usd_per_h=bound, method=method)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
@@ -309,7 +324,7 @@ def _named(plan: Plan, problem: Problem, *, stopped_by: str) -> Plan:
     machine may come to another plan.
     """
     met = plan.gap <= problem.plan_policy.gap_limit
-    return replace(plan, hit_limit=stopped_by or ("" if met else _PASSES_SPENT))
+    return replace(plan, hit_limit=stopped_by or ("" if met else PASSES_SPENT))
 
 
 def _part_of_the_limit(
