@@ -94,7 +94,14 @@ def solve(
             return replace(whole, build_s=build_s, solve_s=watch.lap_s())
     held, scout_s = None if large is None else large.plan, 0.0
     if held is None and len(candidates.arcs) >= SCOUTED_ARCS and not (slack or unsuited(problem)):
-        first = _scout(problem, clock=clock, start=start, workers=workers, progress=told)
+        first = solve_at_scale(
+            problem,
+            clock=clock,
+            start=start,
+            workers=workers,
+            progress=told,
+            part=SCOUTED_PART,
+        )
         held, scout_s = first.plan, watch.lap_s()
         if held is not None and (first.status is SolveStatus.OPTIMAL or _is_interrupted(held)):
             found = replace(first, arcs=candidates.arcs, pruned=candidates.pruned)
@@ -170,26 +177,6 @@ def _may_go_on(problem: Problem, large: Outcome, *, since_s: float) -> bool:
     plan, limit_s = large.plan, problem.plan_policy.time_limit_s
     by_itself = plan is not None and plan.hit_limit == PASSES_SPENT
     return by_itself and arcs_at_most(problem) <= PARTED_ARCS and since_s < limit_s
-
-
-def _scout(
-    problem: Problem,
-    *,
-    clock: Clock | None,
-    start: Plan | None,
-    workers: Workers | None,
-    progress: Progress,
-) -> Outcome:
-    """A large search's outcome for an ordinary problem, in a part of its time."""
-    policy = problem.plan_policy
-    in_part = replace(policy, time_limit_s=policy.time_limit_s * SCOUTED_PART)
-    return solve_at_scale(
-        replace(problem, plan_policy=in_part),
-        clock=clock,
-        start=start,
-        workers=workers,
-        progress=progress,
-    )
 
 
 def is_of_sites(problem: Problem, arcs: tuple[CandidateArc, ...]) -> bool:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from benchmarks.fleets import tier
 from optimizer.arcs import find_arcs
 from optimizer.milp.rounds import METHOD
+from optimizer.milp.stopping import INTERRUPT
 from optimizer.outcome import SolveStatus
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
@@ -62,6 +63,45 @@ def test_in_haste_a_smaller_problem_goes_to_the_large_search(
         return plan.method.split(":")[0]
 
     assert [method(2.0), method(0.5)] == [METHOD, "scale"]
+
+
+@settings(max_examples=25, deadline=None, derandomize=True)
+@given(b.rich_problems())
+def test_begun_at_a_large_searchs_plan_the_ordinary_one_ends_where_it_does_alone(
+    problem: Problem,
+) -> None:
+    alone = solve(problem)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("optimizer.solve.SCOUTED_ARCS", 0)
+        begun = solve(problem)
+
+    assert (begun.plan is None) == (alone.plan is None)
+    assert alone.status is begun.status
+    if alone.plan is not None and begun.plan is not None:
+        assert check_plan(problem, begun.plan) == ()
+        # a finished plan is in whole basis points
+        assert begun.plan.cost.total_usd_per_h == pytest.approx(
+            alone.plan.cost.total_usd_per_h, rel=1e-3, abs=1e-3
+        )
+        assert begun.arcs == alone.arcs
+
+
+def test_an_interrupt_while_a_large_search_goes_ahead_ends_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    problem = b.problem()
+    found = solve(problem)
+    assert found.plan is not None
+    stopped = replace(
+        found, status=SolveStatus.LIMIT, plan=replace(found.plan, hit_limit=INTERRUPT), arcs=()
+    )
+    monkeypatch.setattr("optimizer.solve.SCOUTED_ARCS", 0)
+    monkeypatch.setattr("optimizer.solve.solve_at_scale", lambda *_, **__: stopped)
+
+    ended = solve(problem)
+
+    assert ended.plan == stopped.plan
+    assert ended.arcs == found.arcs
 
 
 @pytest.mark.slow

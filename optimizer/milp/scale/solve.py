@@ -89,9 +89,10 @@ def solve_at_scale(
     workers: Workers | None = None,
     progress: Progress | None = None,
     known: SharedPrices | None = None,
+    part: float = 1.0,
 ) -> Outcome:
     """A checked plan with a proven gap. `start` (an earlier plan) stands at first; `known` prices
-    are where the search for prices begins.
+    are where the search for prices begins; it has such a `part` of the time limit.
 
     `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
     what is not placed when time runs out is placed greedily, without a search. So it is after a
@@ -102,7 +103,7 @@ def solve_at_scale(
     with noted_interrupts(told.stopping) as interrupts:
         found = _solved(
             problem,
-            spent=_part_of_the_limit(problem, clock, interrupts),
+            spent=_part_of_the_limit(problem, clock, interrupts, part=part),
             start=start,
             known=known,
             hands=workers or SerialWorkers(),
@@ -327,11 +328,11 @@ def _named(plan: Plan, problem: Problem, *, stopped_by: str) -> Plan:
 
 
 def _part_of_the_limit(
-    problem: Problem, clock: Clock | None, interrupts: Interrupts
+    problem: Problem, clock: Clock | None, interrupts: Interrupts, *, part: float
 ) -> Callable[[], float]:
-    """Which part of the time limit has passed since now: all of it after an interrupt."""
+    """How much of a part of the time limit has passed since now: all of it after an interrupt."""
     started_ms = clock.monotonic_ms() if clock else 0
-    limit_ms = problem.plan_policy.time_limit_s * MS_PER_S
+    limit_ms = part * problem.plan_policy.time_limit_s * MS_PER_S
 
     def spent() -> float:
         passed = (clock.monotonic_ms() - started_ms) / limit_ms if clock else 0.0

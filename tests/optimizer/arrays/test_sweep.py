@@ -61,6 +61,24 @@ def test_classes_without_demand_are_left_out() -> None:
     assert tables.classes.ids == ("busy",)
 
 
+def test_arcs_are_kept_as_far_as_they_may_be() -> None:
+    tables = tabulate(
+        b.problem(
+            classes=[b.traffic_class("c"), b.traffic_class("d")],
+            sites=[b.site("a"), b.site("z")],
+            links=[b.link("a", "z")],
+        )
+    )
+    plain, keeping = Sweep(tables), Sweep(tables, kept_arcs=2)
+    first = keeping.arcs_of(0)
+    assert len(first.group) == 2
+    assert keeping.arcs_of(0) is first
+    assert plain.arcs_of(0) is not plain.arcs_of(0)
+    assert keeping.arcs_of(1) is not keeping.arcs_of(1)
+    for at in (0, 1):
+        assert keeping.arcs_of(at).group.tolist() == plain.arcs_of(at).group.tolist()
+
+
 def test_arcs_of_some_classes() -> None:
     classes = [b.traffic_class(f"c{i}") for i in range(4)]
     sweep = Sweep(tabulate(b.two_sites(classes=classes)))

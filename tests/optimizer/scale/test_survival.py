@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from optimizer.milp.scale.ascent import clear, opening_prices, sampled_arcs
-from optimizer.milp.scale.contention import add_cuts
+from optimizer.milp.scale.contention import _Sharing, add_cuts
 from optimizer.milp.scale.converge import Converged, converge
 from optimizer.milp.scale.exposure import Exposure
 from optimizer.milp.scale.frame import Frame, Prices, take_frame
@@ -152,3 +152,22 @@ def test_cuts_only_add(problem: Problem) -> None:
             break
     assert ledger.cost_usd_per_h() >= before - 1e-9
     assert add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components))) == 0
+
+
+@SOON
+@given(rich_problems())
+def test_who_finds_room_elsewhere_lacks_no_cut(problem: Problem) -> None:
+    problem = exposed(problem)
+    whole = solve(problem)
+    assert whole.plan is not None
+    for thinned in (1.0, 0.5):
+        found = []
+        for is_asked in (True, False):
+            ledger = taken_up(problem, whole.plan)
+            ledger.replicas = np.floor(ledger.replicas * thinned)
+            with pytest.MonkeyPatch.context() as patch:
+                if not is_asked:
+                    patch.setattr(_Sharing, "_moves_over", lambda *_: False)
+                add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components)))
+            found.append([(one.site, one.ranks.tolist()) for one in ledger.exposure.cuts])
+        assert found[0] == found[1]
