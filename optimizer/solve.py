@@ -176,7 +176,8 @@ def _may_go_on(problem: Problem, large: Outcome, *, since_s: float) -> bool:
     """Whether a large search ended by itself before its gap, where an ordinary one may go on."""
     plan, limit_s = large.plan, problem.plan_policy.time_limit_s
     by_itself = plan is not None and plan.hit_limit == PASSES_SPENT
-    return by_itself and arcs_at_most(problem) <= PARTED_ARCS and since_s < limit_s
+    has_time = since_s <= SCOUTED_PART * limit_s
+    return by_itself and arcs_at_most(problem) <= PARTED_ARCS and has_time
 
 
 def is_of_sites(problem: Problem, arcs: tuple[CandidateArc, ...]) -> bool:
