@@ -35,11 +35,16 @@ from optimizer.tables import Floats
 Bools = NDArray[np.bool_]
 
 _ROUNDS = 10
-"""Of 3 000 classes, with components relaxed one by one at its prices after it: 1 round proves
-$4 062/h in 1.9 s, 2 prove 4 069 in 3.6 s, 7 prove 4 072 in 7.2 s.
+"""At most; only of small fleets so many are worth their work. Of 3 000 classes 1 proves $4 062/h
+in 1.9 s, 2 prove 4 069 in 3.6 s, 7 prove 4 072 in 7.2 s (components relaxed then, no cuts).
 """
 _WORK = 4e8
-"""Pivots times rows of all rounds (about 6 s); the first is solved whatever it takes."""
+"""Pivots times rows of all rounds (about 4 s); the first is solved whatever it takes."""
+
+_CUT_ROUNDS = 2
+"""Of 3 000 classes 1 round takes the master from $4 082 to 4 140/h, 2 to 4 155, 3 to 4 158, 1.3 s
+each; more arcs after that take 7 s and longer.
+"""
 
 _CLASSES = 5_000
 """Classes from which one round leaves some tight pools far too dear (10 000: components prove 1.8 %
@@ -185,8 +190,7 @@ def _with_choices(
     frame: Frame, point: MasterPoint, losses: Positions, workers: Workers
 ) -> MasterPoint:
     """A plain point with arcs and refuges from which rows may choose."""
-    stands = np.zeros(frame.groups)
-    stands[point.group] = point.replicas
+    stands = point.standing(frame)
     replica = np.maximum(0.0, frame.replica_price(point.prices))
     exposed = np.zeros(len(frame.rate), dtype=np.bool_)
     exposed[losses // len(frame.budget_kw)] = True
@@ -246,8 +250,7 @@ def _moved(frame: Frame, point: MasterPoint, arcs: ComponentArcs) -> Floats:
 def _broken(frame: Frame, point: MasterPoint, *, losses: Positions) -> Rowed:
     """The rows of a point and those it breaks; `losses` may have one (class x sites + site)."""
     arcs, sites = point.arcs, len(frame.budget_kw)
-    of_group = np.zeros(frame.groups)
-    of_group[point.group] = point.replicas
+    of_group = point.standing(frame)
     stands = covering(frame, arcs) * of_group[arcs.group]
     total = np.bincount(arcs.row, stands, len(frame.rate)) + point.shed
     classes = np.union1d(np.flatnonzero(total < 1 - _SHORT), point.rowed.classes)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -117,9 +118,12 @@ class Master:
             len(self._summed),
         )
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
-        self._build(cuts)
+        self.highs = self._built()
+        self.cuts, self._cut_sizes = tuple[Cuts, ...](), list[int]()
+        for one in cuts:
+            self._add(one)
 
-    def _build(self, cuts: tuple[Cuts, ...]) -> None:
+    def _built(self) -> Any:
         frame, arcs = self.frame, self.arcs
         rows = lp.RowBuilder()
         self._own_rows(rows)
@@ -151,10 +155,7 @@ class Master:
             ),
             rows=rows.rows(),
         )
-        self.highs = lp.opened(model)
-        self.cuts, self._cut_sizes = tuple[Cuts, ...](), list[int]()
-        for one in cuts:
-            self._add(one)
+        return lp.opened(model)
 
     def _ample_sums(self) -> Floats:
         """More than what all replicas of each class in `_summed` cover."""
