@@ -1,7 +1,7 @@
 """What protected classes of one component lack together when a site is lost.
 
 Decides which cuts `Exposure` gets: for each loss, the classes share what stands elsewhere as well
-as they can (a small linear problem); where that leaves more exposed than each class by itself
+as they can (a small linear problem, unless room is plain to see); where that leaves more exposed than each class by itself
 lacks, the problem's prices say which replicas would help. Other traffic gives way.
 """
 
@@ -143,7 +143,7 @@ class _Sharing:
 
     def _moves_over(self, asked: NDArray[np.bool_], site: int) -> bool:
         """Whether who is served from a site finds room elsewhere, one after the other, while all
-        others stay: then no problem need be solved (two of three losses at 600 sites).
+        others stay: then no problem need be solved (322 of 8 900 were, at 600 sites).
         """
         stays = asked[self._row] & (self._site != site)
         given = np.where(stays, self._given, 0.0)

@@ -261,7 +261,7 @@ def _search(
         tired = saved <= _TIRED * gap_limit * abs(least)
         open_doors(search)
         rough, fine = _efforts(gap_limit, turn)
-        now = replace(search, priced=not tired)  # what is shared costs its price until then
+        now = replace(search, priced=not tired)  # till tired, what is shared costs its price
         renew_components(now, effort=fine if tired else rough, by_excess=turn > 0)
         saved = max(0.0, kept())
         prove()
