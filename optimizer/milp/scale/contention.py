@@ -1,8 +1,9 @@
 """What protected classes of one component lack together when a site is lost.
 
 Decides which cuts `Exposure` gets: for each loss, the classes share what stands elsewhere as well
-as they can (a small linear problem, unless room is plain to see); where that leaves more exposed than each class by itself
-lacks, the problem's prices say which replicas would help. Other traffic gives way.
+as they can (a small linear problem, unless room is plain to see); where that leaves more exposed
+than each class by itself lacks, the problem's prices say which replicas would help. Other traffic
+gives way.
 """
 
 from __future__ import annotations
