@@ -103,9 +103,10 @@ def solve(
         if held is not None and (first.status is SolveStatus.OPTIMAL or _is_interrupted(held)):
             found = replace(first, arcs=candidates.arcs, pruned=candidates.pruned)
             return replace(found, solve_s=scout_s)
-    return _by_rounds(
+    outcome = _by_rounds(
         problem, candidates, slack, watch=watch, start=start, held=held, told=told, scout_s=scout_s
     )
+    return outcome if large is None else replace(outcome, prices=large.prices)
 
 
 def _by_rounds(

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from benchmarks.fleets import tier
 from optimizer.arcs import find_arcs
 from optimizer.milp.rounds import METHOD
+from optimizer.milp.scale.solve import PASSES_SPENT
 from optimizer.milp.stopping import INTERRUPT
 from optimizer.outcome import SolveStatus
 from optimizer.policy import GroupBound
@@ -102,6 +103,23 @@ def test_an_interrupt_while_a_large_search_goes_ahead_ends_all(
 
     assert ended.plan == stopped.plan
     assert ended.arcs == found.arcs
+
+
+def test_prices_outlive_an_ordinary_search_that_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    problem = b.problem()
+    monkeypatch.setattr("optimizer.solve.HASTY_ARCS", 0)
+    monkeypatch.setattr("optimizer.solve.HASTY_ARCS_PER_S", 0)
+    large = solve(problem)
+    assert large.plan is not None and large.prices is not None
+    ended = replace(
+        large, status=SolveStatus.LIMIT, plan=replace(large.plan, hit_limit=PASSES_SPENT)
+    )
+    monkeypatch.setattr("optimizer.solve.solve_at_scale", lambda *_, **__: ended)
+
+    went_on = solve(problem)
+
+    assert went_on.status is SolveStatus.OPTIMAL and went_on.arcs
+    assert went_on.prices == large.prices
 
 
 @pytest.mark.slow

@@ -123,11 +123,6 @@ def no_terms() -> Terms:
     return Terms(cut=empty, at=empty, value=np.zeros(0))
 
 
-def no_needs() -> Needs:
-    """None at all."""
-    return Needs(replicas=no_terms(), shed=no_terms(), lower=np.zeros(0))
-
-
 def joined_needs(parts: Sequence[Needs]) -> Needs:
     """The cuts of several, one after the other."""
     counts = [len(one.lower) for one in parts]

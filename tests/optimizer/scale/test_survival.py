@@ -18,7 +18,7 @@ from optimizer.milp.scale.losses import losses_of
 from optimizer.milp.scale.plan_search import Search, begin
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.priced import Duals, price_all
-from optimizer.milp.scale.rounding import no_needs
+from optimizer.milp.scale.rounding import needs_of
 from optimizer.milp.scale.solve import solve_at_scale
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers
@@ -104,7 +104,7 @@ def test_any_duals_give_a_bound(problem: Problem) -> None:
         cover=np.minimum(shed, 0.4),
         losses=losses,
         loss=np.full(len(losses), 0.2),
-        needs=no_needs(),
+        needs=needs_of(()),
         need=np.zeros(0),
     )
     found = price_all(frame, odd, SerialWorkers(), count=3)
