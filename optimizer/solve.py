@@ -16,7 +16,7 @@ from optimizer.milp.formulate import formulate
 from optimizer.milp.highs import PointStatus
 from optimizer.milp.model import RowKey
 from optimizer.milp.rounds import Found, Rounds
-from optimizer.milp.scale.solve import PASSES_SPENT, solve_at_scale, unsuited
+from optimizer.milp.scale.solve import PASSES_SPENT, solve_at_scale
 from optimizer.milp.scale.workers import Workers
 from optimizer.milp.stopping import INTERRUPT
 from optimizer.milp.survive import Losses
@@ -95,7 +95,7 @@ def solve(
             return replace(whole, build_s=build_s, solve_s=watch.lap_s())
     held, scout_s = None if large is None else large.plan, 0.0
     is_long = start is None and len(candidates.arcs) >= SCOUTED_ARCS
-    if held is None and is_long and not (slack or unsuited(problem)):
+    if held is None and is_long and not slack:
         first = solve_at_scale(
             problem, clock=clock, workers=workers, progress=told, part=SCOUTED_PART
         )
@@ -152,7 +152,7 @@ def _solve_large(
 ) -> Outcome | None:
     """The outcome of a large problem; None where the problem is an ordinary one."""
     arcs = arcs_at_most(problem)
-    if unsuited(problem):
+    if _opens_sites(problem):
         return solve_whole(problem, clock=clock, start=start) if arcs > LARGE_ARCS else None
     is_hasty = arcs > max(HASTY_ARCS, HASTY_ARCS_PER_S * problem.plan_policy.time_limit_s)
     if arcs <= PARTED_ARCS and not is_hasty:
@@ -189,6 +189,12 @@ def is_of_sites(problem: Problem, arcs: tuple[CandidateArc, ...]) -> bool:
         and not protected
         and all(arc.group.site_id in priced for arc in arcs)
     )
+
+
+def _opens_sites(problem: Problem) -> bool:
+    """`is_of_sites` before arcs are known: every site has a fixed price, no loss is looked at."""
+    priced = all(s.fixed_price_usd_per_h > 0 for s in problem.fleet.sites)
+    return priced and not any(one.protected for one in problem.classes)
 
 
 def arcs_at_most(problem: Problem) -> int:

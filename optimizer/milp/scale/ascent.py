@@ -146,8 +146,12 @@ class _Market:
         return pool / np.maximum(frame.pool_count, 1e-9), power / frame.budget_kw, marginal
 
 
-def clear(frame: Frame, arcs: ComponentArcs, *, prices: Prices, steps: int) -> Cleared:
-    """Prices near the optimum of the relaxation over a sample of arcs of all classes."""
+def clear(
+    frame: Frame, arcs: ComponentArcs, *, prices: Prices, steps: int
+) -> tuple[Cleared, Floats]:
+    """Prices near the optimum of the relaxation over a sample of arcs of all classes, and the kW
+    that replicas may draw there by site.
+    """
     market = _Market(frame, arcs)
     pool, power, energy = prices.pool.copy(), prices.power.copy(), prices.energy.copy()
     typical_pool = _mean_by(frame.pool, frame.fixed_usd_per_h / frame.accelerators, len(pool))
@@ -171,7 +175,9 @@ def clear(frame: Frame, arcs: ComponentArcs, *, prices: Prices, steps: int) -> C
     average /= max(1.0, _AVERAGED * steps)
     kept = cheapest(arcs, -average, _USED_ARCS) & (average > _USED_PART)
     found = Prices(pool=pool, power=power, energy=energy)
-    return Cleared(prices=found, used=arcs.only(kept), class_usd_per_h=least)
+    cleared = Cleared(prices=found, used=arcs.only(kept), class_usd_per_h=least)
+    asked_kw = np.bincount(market.site, average * market.possible_kw, len(power))
+    return cleared, asked_kw.astype(np.float64)
 
 
 def _mean_by(position: Positions, value: Floats, count: int) -> Floats:

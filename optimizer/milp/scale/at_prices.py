@@ -102,7 +102,7 @@ def at_prices(
         plain=relaxation.prices,
         apart=apart,
         worth=np.flatnonzero(near & (frame.most > 0)),
-        bound_usd_per_h=bound - frame.given_back_usd_per_h,
+        bound_usd_per_h=frame.proven_usd_per_h(bound),
         was_cut=was_cut or is_late,
     )
 

@@ -24,7 +24,7 @@ from optimizer.milp.scale.catalogue import (
 from optimizer.milp.scale.component import Kernel
 from optimizer.milp.scale.component_caps import cap, mix
 from optimizer.milp.scale.frame import Frame, Positions, PriceList
-from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.ledger import Change, Ledger, Use, is_open
 from optimizer.milp.scale.mixes import for_mixes, mixed
 from optimizer.tables import Floats
 
@@ -68,14 +68,8 @@ def rearrange(
     """
     frame = ledger.frame
     arcs = component_arcs(frame, classes)
-    current = ledger.flows_of(classes)
-    stands = ledger.replicas > 0
     few = arcs.only(_choose(frame, arcs, ledger, free=free, prices=prices, early=early))
-    group = np.unique(
-        np.concatenate(
-            [few.group, current.group, np.flatnonzero(free & stands), _refuges(ledger, free)]
-        )
-    )
+    group = _columns(ledger, classes, few.group, free=free)
     left, base = ledger.others(classes, group)
     made = Kernel(
         frame,
@@ -101,6 +95,9 @@ def rearrange(
     )
     made.survive_together(ledger.exposure, shed=shed, free=free, rows=rows)
     replica = _price_of(frame, group, prices if early or priced else None)
+    if not early:
+        fixed = group[~free[group] & (ledger.replicas[group] > 0)]
+        replica -= _paid_anyway(frame, group, left, fixed=fixed)
     values = made.solve(
         replica,
         gap=effort.gap,
@@ -112,12 +109,30 @@ def rearrange(
     return None if values is None else made.change(values)
 
 
+def _columns(
+    ledger: Ledger, classes: Positions, few: Positions, *, free: NDArray[np.bool_]
+) -> Positions:
+    """Groups of the `few` arcs, of the classes' traffic now, free ones that stand or shelter."""
+    now = ledger.flows_of(classes).group
+    stands = np.flatnonzero(free & (ledger.replicas > 0))
+    return np.unique(np.concatenate([few, now, stands, _refuges(ledger, free)]))
+
+
 def _price_of(frame: Frame, group: Positions, prices: PriceList | None) -> Floats:
     """USD/h of a new replica of some groups, with what it takes of pools and budgets at prices."""
     price: Floats = frame.fixed_usd_per_h[group] + frame.start_usd_per_h[group]
     if prices is None:
         return price
     return price + frame.shared_usd_per_h(prices.shared)[group]
+
+
+def _paid_anyway(frame: Frame, group: Positions, others: Use, *, fixed: Positions) -> Floats:
+    """What a replica of some groups bears of its site's price where others stand there, or groups
+    that are `fixed`.
+    """
+    stays = is_open(frame, others)
+    stays[frame.site[fixed]] = True
+    return np.where(stays[frame.site[group]], frame.bears_usd_per_h(group), 0.0)
 
 
 def _refuges(ledger: Ledger, free: NDArray[np.bool_]) -> Positions:

@@ -72,6 +72,25 @@ class Stack:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Opening:
+    """Fixed prices of sites: `usd_per_h` by site, and `usd_per_kw_h`, what each kW of possible draw
+    bears of it. Classes that must have sites open ask `asked_usd_per_h` of it in all; shed traffic
+    of each saves `spared_usd_per_h` at most (`opening`). No plan costs less with what is borne and
+    asked than with the prices themselves.
+    """
+
+    usd_per_h: Floats
+    usd_per_kw_h: Floats
+    asked_usd_per_h: float
+    spared_usd_per_h: Floats
+
+    def unborne_usd_per_h(self, is_open: NDArray[np.bool_], possible_kw: Floats) -> Floats:
+        """What replicas do not bear of the fixed price of each site."""
+        left: Floats = np.where(is_open, self.usd_per_h, 0.0) - self.usd_per_kw_h * possible_kw
+        return left
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PriceList:
     """Prices of what is `shared`, and at these `Frame.replica_price` and `Frame.work_price`."""
 
@@ -85,8 +104,9 @@ class Frame:
     """One problem's groups, limits and components as the large search sees them.
 
     Per group: `pool`, `site`, `accelerators`, `rateable` (ceiling x availability: busy replicas one
-    replica may carry), `fixed_usd_per_h` (hardware and risk of one replica), `start_usd_per_h`,
-    `most`, `least` and `running` replicas. Per class: `rate`, `shed_usd_per_h` (if unserved).
+    replica may carry), `fixed_usd_per_h` (hardware and risk of one replica, and what it bears of
+    its site's fixed price), `start_usd_per_h`, `most`, `least` and `running` replicas. Per class:
+    `rate`, `shed_usd_per_h` (if unserved). `opening` is what sites cost that are used at all.
     `ingress` is the site a class enters at (NOWHERE: none), `next_sweep` sweeps as if each class
     had lost its own. `components` lists the class positions of each component. `caps` are limits
     over the fleet, `cap_prices` what they are worth; the stack and `toll_usd_per_h` know them.
@@ -109,7 +129,9 @@ class Frame:
     most: Floats
     least: Floats
     pool_count: Floats
+    pool_site: Positions
     budget_kw: Floats
+    opening: Opening
     stack: Stack
     rate: Floats
     shed_usd_per_h: Floats
@@ -138,6 +160,33 @@ class Frame:
         order_usd_per_kg = self.cap_prices.carbon_usd_per_kg
         stack = _stack(self.tables, usd_per_kg=0.0, order_usd_per_kg=order_usd_per_kg)
         return replace(self, stack=stack, cap_prices=self.caps.no_prices())
+
+    def with_opening(self, opening: Opening) -> Frame:
+        """The same with fixed prices split in another way; shed traffic costs what a bound may
+        count (`as_paid` undoes that).
+        """
+        more = opening.usd_per_kw_h - self.opening.usd_per_kw_h
+        spared = opening.spared_usd_per_h - self.opening.spared_usd_per_h
+        return replace(
+            self,
+            fixed_usd_per_h=self.fixed_usd_per_h + self.possible_kw * more[self.site],
+            shed_usd_per_h=self.shed_usd_per_h - spared,
+            opening=opening,
+        )
+
+    def as_paid(self) -> Frame:
+        """The same where shed traffic costs what a plan pays for it."""
+        none = np.zeros(len(self.rate))
+        return self.with_opening(replace(self.opening, spared_usd_per_h=none))
+
+    def proven_usd_per_h(self, found_usd_per_h: float) -> float:
+        """What a bound on this frame's costs proves of a plan's."""
+        return found_usd_per_h - self.given_back_usd_per_h + self.opening.asked_usd_per_h
+
+    def bears_usd_per_h(self, group: Positions) -> Floats:
+        """What a replica of some groups bears of its site's fixed price."""
+        borne: Floats = self.possible_kw[group] * self.opening.usd_per_kw_h[self.site[group]]
+        return borne
 
     def toll_usd_per_h(
         self, cls: Positions, group: Positions, *, busy: Floats, network_usd_per_h: Floats
@@ -241,7 +290,7 @@ def take_frame(tables: Tables) -> Frame:
     most = np.where(groups.fits, groups.room, 0)
     site = groups.site.astype(np.intp)
     most = np.where(tables.sites.cordoned[site], np.minimum(most, groups.running), most)
-    caps = take_caps(tables)
+    caps, opening = take_caps(tables), _opening(tables)
     capped = caps.bound != NOWHERE
     most[capped] = np.minimum(most[capped], caps.bound_most[caps.bound[capped]])
     return Frame(
@@ -256,19 +305,39 @@ def take_frame(tables: Tables) -> Frame:
         idle_kw=groups.idle_kw,
         busy_kw=groups.busy_kw,
         rateable=np.maximum(policy.utilisation_ceiling * groups.available, 1e-9),
-        fixed_usd_per_h=groups.hardware_usd_per_h + groups.risk_usd_per_h,
+        fixed_usd_per_h=groups.hardware_usd_per_h
+        + groups.risk_usd_per_h
+        + groups.possible_kw * opening.usd_per_kw_h[site],
         start_usd_per_h=groups.start_usd_per_h,
         running=groups.running.astype(np.float64),
         most=most.astype(np.float64),
         least=np.zeros(len(most)),
         pool_count=tables.pools.count.astype(np.float64),
+        pool_site=tables.pools.site.astype(np.intp),
         budget_kw=tables.sites.budget_w / W_PER_KW,
+        opening=opening,
         stack=_stack(tables, usd_per_kg=0.0, order_usd_per_kg=0.0),
         rate=classes.rate_rps,
         shed_usd_per_h=classes.shed_usd_per_h_per_rps * classes.rate_rps,
         components=_components(tables),
         caps=caps,
         cap_prices=caps.no_prices(),
+    )
+
+
+def _opening(tables: Tables) -> Opening:
+    """A kW bears its part of what a site can draw: its budget, or what its pools can if less."""
+    groups, pools, sites = tables.groups, tables.pools, tables.sites
+    each_kw, pool_kw = groups.possible_kw / groups.accelerators, np.zeros(len(pools.ids))
+    np.maximum.at(pool_kw, groups.pool, np.where(groups.room > 0, each_kw, 0.0))
+    full_kw = np.bincount(pools.site, pool_kw * pools.count, len(sites.ids))
+    full_kw = np.minimum(full_kw, sites.budget_w / W_PER_KW)
+    each = np.where(full_kw > 0, sites.fixed_usd_per_h / np.maximum(full_kw, 1e-9), 0.0)
+    return Opening(
+        usd_per_h=sites.fixed_usd_per_h,
+        usd_per_kw_h=each,
+        asked_usd_per_h=0.0,
+        spared_usd_per_h=np.zeros(tables.classes.count),
     )
 
 

@@ -129,6 +129,13 @@ def standing(frame: Frame, group: Positions, replicas: Floats) -> Use:
     )
 
 
+def is_open(frame: Frame, used: Use) -> NDArray[np.bool_]:
+    """By site, whether a replica stands there."""
+    stands = _sums(frame.pool_site, used.accelerators, len(frame.budget_kw))
+    found: NDArray[np.bool_] = stands > _SLACK
+    return found
+
+
 def flowing(frame: Frame, flows: Flows) -> Use:
     """What traffic takes over replicas that stand."""
     caps, sites = frame.caps, len(frame.budget_kw)
@@ -332,7 +339,15 @@ class Ledger:
     def _cost(self, hardware: float, shed: Floats, used: Use, transfer: float) -> float:
         frame = self.frame
         power = frame.energy_usd_per_h(np.maximum(0.0, used.drawn_kw))
-        return hardware + float((shed * frame.shed_usd_per_h).sum()) + power + transfer
+        shed_usd_per_h = float((shed * frame.shed_usd_per_h).sum())
+        return hardware + shed_usd_per_h + power + transfer + self._unborne(used)
+
+    def _unborne(self, used: Use) -> float:
+        opening = self.frame.opening
+        if not opening.usd_per_h.any():
+            return 0.0
+        left = opening.unborne_usd_per_h(is_open(self.frame, used), used.possible_kw)
+        return float(left.sum())
 
 
 def _unserved(change: Change) -> Floats:

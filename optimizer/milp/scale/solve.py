@@ -1,8 +1,7 @@
 """The large search from a problem to a checked outcome: prices, bound, plan, the checker's word.
 
 Decides in what order things are made and when to stop: at the gap asked for, when passes save
-nothing more, or at the time limit (an outer abort; the plan then says so). What it cannot do yet
-`unsuited` says; such problems take the whole formulation.
+nothing more, or at the time limit (an outer abort; the plan then says so).
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import Frame, take_frame, with_floors
 from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.mixes import trim_mixes
+from optimizer.milp.scale.opening import split
 from optimizer.milp.scale.plan_search import (
     Search,
     begin,
@@ -75,12 +75,6 @@ _TIRED = 0.25
 """A pass that saves less, in parts of the gap asked for, is followed by a finer one."""
 
 
-def unsuited(problem: Problem) -> str:
-    """Why the large search may not take a problem; "" if it may."""
-    priced = any(s.fixed_price_usd_per_h for s in problem.fleet.sites)
-    return "fixed prices of sites" if priced else ""
-
-
 def solve_at_scale(
     problem: Problem,
     *,
@@ -94,11 +88,10 @@ def solve_at_scale(
     """A checked plan with a proven gap. `start` (an earlier plan) stands at first; `known` prices
     are where the search for prices begins; it has such a `part` of the time limit.
 
-    `unsuited` must be "". Without a clock there is no time limit. Never raises for lack of time:
+    Without a clock there is no time limit. Never raises for lack of time:
     what is not placed when time runs out is placed greedily, without a search. So it is after a
     first Ctrl-C; raises KeyboardInterrupt after a second, or where there is no plan then.
     """
-    assert not unsuited(problem), f"the large search does not know {unsuited(problem)}"
     told = progress or Untold()
     with noted_interrupts(told.stopping) as interrupts:
         found = _solved(
@@ -127,8 +120,7 @@ def _solved(
 ) -> Outcome:
     """`hit` names what ended the search where `spent` did."""
     gap_limit = problem.plan_policy.gap_limit
-    frame = take_frame(tabulate(problem))
-    cleared, searched = _market(frame, known, hands, spent=spent)
+    frame, cleared, searched = _market(take_frame(tabulate(problem)), known, hands, spent=spent)
 
     def is_over() -> bool:
         return spent() >= searched
@@ -150,8 +142,8 @@ def _solved(
     def in_whole() -> float:
         parts = made.apart or apart_of(made, hands, is_over=is_over)
         each = gap_limit / 10 * bound / len(frame.components)
-        found = bound_by_components(frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
-        return found - frame.given_back_usd_per_h
+        found = bound_by_components(made.frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
+        return made.frame.proven_usd_per_h(found)
 
     proven = [(bound, METHOD_LP)]
     is_ready = made.apart is not None
@@ -176,7 +168,7 @@ def _begun(
 ) -> Search:
     """A search at prices, with what has to stand and what stands of an earlier plan."""
     point = made.point
-    frame = with_floors(made.frame, point.prices)
+    frame = with_floors(made.frame.as_paid(), point.prices)
     search = begin(
         frame,
         point.prices,
@@ -193,14 +185,18 @@ def _begun(
 
 def _market(
     frame: Frame, known: SharedPrices | None, hands: Workers, *, spent: Callable[[], float]
-) -> tuple[Cleared, float]:
-    """A cleared market, and the part of the time limit after which the search ends."""
-    if known is not None:
-        return cleared_at(frame, known, hands), _searched(spent())
+) -> tuple[Frame, Cleared, float]:
+    """The frame with fixed prices of sites split, a cleared market, and the part of the time limit
+    after which the search ends.
+    """
+    has_fixed = bool(frame.opening.usd_per_h.any())
+    if known is not None and not has_fixed:
+        return frame, cleared_at(frame, known, hands), _searched(spent())
     opening = opening_prices(frame)
     sample = sampled_arcs(frame, opening, hands)
     searched = _searched(spent())
-    return clear(frame, sample, prices=opening, steps=_STEPS), searched
+    cleared, asked_kw = clear(frame, sample, prices=opening, steps=_STEPS)
+    return split(frame, asked_kw) if has_fixed else frame, cleared, searched
 
 
 def _searched(spent: float) -> float:

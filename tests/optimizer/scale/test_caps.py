@@ -13,7 +13,7 @@ from optimizer.milp.scale.cap_search import keep_caps
 from optimizer.milp.scale.caps import CapPrices
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import take_frame
-from optimizer.milp.scale.solve import solve_at_scale, unsuited
+from optimizer.milp.scale.solve import solve_at_scale
 from optimizer.milp.scale.trim import trim_caps
 from optimizer.outcome import SolveStatus
 from optimizer.plan import Plan
@@ -41,13 +41,6 @@ def planned(problem: Problem) -> Plan:
 def replicas(plan: Plan) -> dict[str, int]:
     """Replicas by group id."""
     return {one.group.group_id: one.replicas for one in plan.groups if one.replicas}
-
-
-def test_only_fixed_prices_of_sites_are_left_to_the_whole_formulation() -> None:
-    priced = b.problem(sites=[b.site(fixed_price=1.0)])
-    assert unsuited(priced) == "fixed prices of sites"
-    capped = replace(POLICY, carbon_cap_g_per_h=1.0, move_limit_replicas=1)
-    assert unsuited(b.problem(plan_policy=capped, budgets={"t": 1.0})) == ""
 
 
 @settings(

@@ -35,7 +35,7 @@ def relaxed(
     """The plain relaxation from cleared prices."""
     hands = workers or SerialWorkers()
     start = opening_prices(frame)
-    cleared = clear(frame, sampled_arcs(frame, start, hands), prices=start, steps=50)
+    cleared, _ = clear(frame, sampled_arcs(frame, start, hands), prices=start, steps=50)
     return relax(frame, cleared, hands, tolerance=1e-6, is_over=is_over)
 
 

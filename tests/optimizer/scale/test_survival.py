@@ -69,7 +69,7 @@ def converged(frame: Frame) -> Converged:
     """The master's last point."""
     start = opening_prices(frame)
     sample = sampled_arcs(frame, start, SerialWorkers())
-    cleared = clear(frame, sample, prices=start, steps=50)
+    cleared, _ = clear(frame, sample, prices=start, steps=50)
     plain_lp = relax(frame, cleared, SerialWorkers(), tolerance=1e-6, is_over=never)
     return converge(frame, plain_lp, SerialWorkers(), is_over=never)
 
