@@ -297,9 +297,10 @@ def _show(
     `priced`: with what a unit of each limit is worth.
     """
     from scheduler.cli.plan_text import PlanText
+    from sites.clock import SystemClock
     from sites.digest import to_plain
 
-    text = PlanText.of(saved, outcome, priced=priced)
+    text = PlanText.of(saved, outcome, clock=SystemClock() if priced else None)
     if session.out.for_people:
         for line, style in text.lines(full=full):
             session.out.line(line, style=style)

@@ -28,7 +28,8 @@ from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.worth import WORTH_SHOWN, Worth, worth_lines
 from scheduler.plan_file import SavedPlan
-from sites.units import WHOLE_BP
+from sites.clock import Clock
+from sites.units import MS_PER_S, WHOLE_BP
 
 Styled = tuple[str, str]
 """A line and the name of its colour ("" for none)."""
@@ -49,18 +50,20 @@ class PlanText:
     saved: SavedPlan
     diff: PlanDiff
     explanation: Explanation
-    worth: tuple[Worth, ...]
+    worth: tuple[Worth, ...] | None
 
     @classmethod
-    def of(cls, saved: SavedPlan, outcome: Outcome | None, *, priced: bool) -> PlanText:
+    def of(cls, saved: SavedPlan, outcome: Outcome | None, *, clock: Clock | None) -> PlanText:
         """`outcome` spares looking for the candidate arcs again where the solve just found them.
 
-        `priced`: also say what a unit of each limit is worth, which takes a solve of its own.
+        With a `clock` also what a unit of each limit is worth, which takes a solve of its own: of a
+        large fleet at most as long as the plan's time limit, after which it is None.
         """
         compared = diff_plans(saved.before, saved.plan, saved.problem)
         if is_large(saved.problem):
             explanation = explain_plan(saved.problem, saved.plan)
-            return cls(saved=saved, diff=compared, explanation=explanation, worth=())
+            worth = _worth(saved.problem, None, clock) if clock else ()
+            return cls(saved=saved, diff=compared, explanation=explanation, worth=worth)
         found = outcome if outcome and outcome.arcs else find_arcs(saved.problem)
         return cls(
             saved=saved,
@@ -68,7 +71,7 @@ class PlanText:
             explanation=explain_plan(
                 saved.problem, saved.plan, arcs=found.arcs, pruned=found.pruned
             ),
-            worth=_worth(saved.problem, found.arcs) if priced else (),
+            worth=_worth(saved.problem, found.arcs, clock) if clock else (),
         )
 
     @property
@@ -114,10 +117,13 @@ class PlanText:
         return ", ".join(parts)
 
 
-def _worth(problem: Problem, arcs: tuple[CandidateArc, ...]) -> tuple[Worth, ...]:
+def _worth(
+    problem: Problem, arcs: tuple[CandidateArc, ...] | None, clock: Clock
+) -> tuple[Worth, ...] | None:
     from optimizer.milp.worth import find_worth  # the formulation's library takes long to load
 
-    return find_worth(problem, arcs)
+    limit_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
+    return find_worth(problem, arcs, is_over=lambda: clock.monotonic_ms() >= limit_ms)
 
 
 def _percent(part: float) -> str:

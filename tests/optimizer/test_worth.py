@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given, settings
 
 from optimizer.arcs import find_arcs
-from optimizer.milp.worth import STEPS, find_worth, relaxed_usd_per_h
+from optimizer.milp.worth import find_worth, relaxed_usd_per_h
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
 from optimizer.solve import solve
 from optimizer.whatif import what_if
-from optimizer.worth import Worth, worth_lines, worth_text
+from optimizer.worth import STEPS, Worth, worth_lines, worth_text
 from tests.optimizer import builders as b
 
 
