@@ -121,4 +121,4 @@ def worth_lines(
 
 def _usd(value: float) -> str:
     """Dollars with at least three significant digits."""
-    return f"${value:,.2f}" if abs(value) >= 1 else f"${value:.3g}"
+    return f"${value:,.2f}" if abs(value) >= 0.9995 else f"${value:.3g}"
