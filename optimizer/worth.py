@@ -49,18 +49,22 @@ class Worth:
 
     `is_plain`: of the relaxation of large fleets, which counts no whole replicas, losses of sites,
     spread, means, floors, moves or fixed prices. A unit saves at least `usd_per_h` there and at
-    most the other; where the two are more than 1 % apart it saves `usd_per_h`.
+    most the other; where the two are more than 1 % apart it saves `usd_per_h`. That is None where
+    there was no time to solve again.
     """
 
     code: str
     subject: str
     unit: str
-    usd_per_h: float
+    usd_per_h: float | None
     at_first_usd_per_h: float
     is_plain: bool = False
 
     def __post_init__(self) -> None:
-        require_nonnegative(self.usd_per_h, field=f"worth of {self.code} {self.subject}: usd_per_h")
+        if self.usd_per_h is not None:
+            require_nonnegative(
+                self.usd_per_h, field=f"worth of {self.code} {self.subject}: usd_per_h"
+            )
         require_nonnegative(
             self.at_first_usd_per_h,
             field=f"worth of {self.code} {self.subject}: at_first_usd_per_h",
@@ -84,10 +88,23 @@ _WORDS = {
 }
 
 
+def dearest_first(worths: Iterable[Worth]) -> tuple[Worth, ...]:
+    """By what a unit saves, then those of which only the most it can save is known, by that."""
+
+    def order(one: Worth) -> tuple[bool, float, str, str]:
+        known = one.usd_per_h is not None
+        saved = one.usd_per_h if one.usd_per_h is not None else one.at_first_usd_per_h
+        return not known, -saved, one.code, one.subject
+
+    return tuple(sorted(worths, key=order))
+
+
 def worth_text(one: Worth) -> str:
     """``one more kW of power budget at b saves $0.42/h``."""
-    what = _WORDS[one.code].format(subject=one.subject)
-    saved, at_first = _usd(one.usd_per_h), _usd(one.at_first_usd_per_h)
+    what, at_first = _WORDS[one.code].format(subject=one.subject), _usd(one.at_first_usd_per_h)
+    if one.usd_per_h is None:
+        return f"{what} saves at most {at_first}/h"
+    saved = _usd(one.usd_per_h)
     if saved == at_first:
         return f"{what} saves {saved}/h"
     return f"{what} saves {saved}/h (its first part at the rate of {at_first}/h)"

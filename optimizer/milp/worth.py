@@ -27,6 +27,7 @@ from optimizer.milp.highs import Compiled, compile_model, index_of
 from optimizer.milp.inputs import take_inputs
 from optimizer.milp.model import LAZY_FAMILIES, Elasticity, Formulation, RowKey, start_formulation
 from optimizer.milp.objective import add_cost
+from optimizer.milp.scale.workers import Workers
 from optimizer.milp.scale.worth import find_worth_at_scale
 from optimizer.milp.support import add_rows as append_rows
 from optimizer.milp.survive import Losses
@@ -34,7 +35,7 @@ from optimizer.milp.survive_root import root_cuts
 from optimizer.plan import CandidateArc
 from optimizer.problem import Problem
 from optimizer.reach import Reach
-from optimizer.worth import DUST_USD_PER_H, SOLVED_AGAIN, STEPS, Worth
+from optimizer.worth import DUST_USD_PER_H, SOLVED_AGAIN, STEPS, Worth, dearest_first
 
 ARCS_MAX = 10_000
 """Beyond so many arcs the plain relaxation of large fleets is asked. Measured with losses to
@@ -62,6 +63,7 @@ def find_worth(
     problem: Problem,
     arcs: Iterable[CandidateArc] | None,
     *,
+    workers: Workers | None = None,
     is_over: Callable[[], bool] = lambda: False,
     most: int = SOLVED_AGAIN,
 ) -> tuple[Worth, ...] | None:
@@ -73,7 +75,7 @@ def find_worth(
     """
     kept = None if arcs is None else tuple(arcs)
     if kept is None or len(kept) > ARCS_MAX:
-        return find_worth_at_scale(problem, is_over=is_over, most=most)
+        return find_worth_at_scale(problem, workers=workers, is_over=is_over, most=most)
     formulation = _relaxable(problem, kept)
     relaxation = _Relaxation(compile_model(formulation))
     base = relaxation.optimum()
@@ -92,7 +94,7 @@ def find_worth(
                     at_first_usd_per_h=at_first,
                 )
             )
-    return tuple(sorted(found, key=lambda one: (-one.usd_per_h, one.code, one.subject)))
+    return dearest_first(found)
 
 
 def relaxed_usd_per_h(problem: Problem, arcs: Iterable[CandidateArc]) -> float | None:

@@ -7,6 +7,7 @@ get their order and their colours.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from optimizer.compare import OPTIMAL_GAP
 from optimizer.diff import DiffLine, Mark, PlanDiff, diff_lines, diff_plans
 from optimizer.explain import explain_plan, is_large
 from optimizer.explain_text import (
+    BINDING_SHOWN,
     REJECTED_SHOWN,
     binding_lines,
     left_out_lines,
@@ -23,6 +25,7 @@ from optimizer.explain_text import (
     shed_lines,
 )
 from optimizer.explanation import Explanation
+from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
@@ -93,7 +96,7 @@ class PlanText:
             yield text, "dim"
         for text in loss_lines(self.explanation):
             yield text, "red" if self.explanation.exposed else "green"
-        for text in binding_lines(self.explanation):
+        for text in binding_lines(self.explanation, limit=None if full else BINDING_SHOWN):
             yield text, ""
         for text in worth_lines(self.worth, limit=None if full else WORTH_SHOWN):
             yield text, ""
@@ -123,7 +126,12 @@ def _worth(
     from optimizer.milp.worth import find_worth  # the formulation's library takes long to load
 
     limit_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
-    return find_worth(problem, arcs, is_over=lambda: clock.monotonic_ms() >= limit_ms)
+    return find_worth(
+        problem,
+        arcs,
+        workers=ThreadWorkers(os.cpu_count() or 1),
+        is_over=lambda: clock.monotonic_ms() >= limit_ms,
+    )
 
 
 def _percent(part: float) -> str:

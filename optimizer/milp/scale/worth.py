@@ -20,7 +20,7 @@ from optimizer.milp.scale.workers import SerialWorkers, Workers
 from optimizer.milp.scale.worth_lp import Part, Place, Solved, WorthLp
 from optimizer.problem import Problem
 from optimizer.tabulate import tabulate
-from optimizer.worth import DUST_USD_PER_H, SOLVED_AGAIN, STEPS, Worth
+from optimizer.worth import DUST_USD_PER_H, SOLVED_AGAIN, STEPS, Worth, dearest_first
 
 _STEPS = 200
 _NEAR = 1e-5
@@ -49,7 +49,8 @@ def find_worth_at_scale(
 ) -> tuple[Worth, ...] | None:
     """Limits that save something when one unit of them is granted, the dearest first (USD/h).
 
-    At most `most` of them, empty where nothing binds; None if `is_over` came first. Raises
+    At most `most` of them, empty where nothing binds. None if `is_over` came before the relaxation
+    was solved; where it comes later, of the rest only the most they save is known. Raises
     FatalError if HiGHS errs.
     """
     hands, frame = workers or SerialWorkers(), take_frame(tabulate(problem))
@@ -67,28 +68,30 @@ def find_worth_at_scale(
         _limits(frame, relaxation, solved),
         key=lambda one: (-one.at_first_usd_per_h, one.code, one.subject),
     )
-    found = []
-    for one in limits[:most]:
-        granted, unit = STEPS[one.code]
-        enough = solved.cost_usd_per_h - one.at_first_usd_per_h * (1 - _EXACT)
-        cost = relaxation.cost_with(
-            one.place, more=granted, enough_usd_per_h=enough, is_over=is_over
-        )
-        if cost is None:
-            return None
+    found = (_granted(relaxation, solved, one, is_over) for one in limits[:most])
+    return dearest_first(one for one in found if one is not None)
+
+
+def _granted(
+    relaxation: WorthLp, solved: Solved, one: _Limit, is_over: Callable[[], bool]
+) -> Worth | None:
+    """What a unit of a limit saves; None where that is nothing."""
+    more, unit = STEPS[one.code]
+    enough = solved.cost_usd_per_h - one.at_first_usd_per_h * (1 - _EXACT)
+    cost = relaxation.cost_with(one.place, more=more, enough_usd_per_h=enough, is_over=is_over)
+    saved = None
+    if cost is not None:
         saved = solved.cost_usd_per_h - cost - solved.open_usd_per_h
-        if saved > DUST_USD_PER_H:
-            found.append(
-                Worth(
-                    code=one.code,
-                    subject=one.subject,
-                    unit=unit,
-                    usd_per_h=min(saved, one.at_first_usd_per_h),
-                    at_first_usd_per_h=one.at_first_usd_per_h,
-                    is_plain=True,
-                )
-            )
-    return tuple(sorted(found, key=lambda one: (-one.usd_per_h, one.code, one.subject)))
+        if saved <= DUST_USD_PER_H:
+            return None
+    return Worth(
+        code=one.code,
+        subject=one.subject,
+        unit=unit,
+        usd_per_h=None if saved is None else min(saved, one.at_first_usd_per_h),
+        at_first_usd_per_h=one.at_first_usd_per_h,
+        is_plain=True,
+    )
 
 
 def _limits(frame: Frame, relaxation: WorthLp, solved: Solved) -> Iterator[_Limit]:

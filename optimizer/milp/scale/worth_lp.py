@@ -131,6 +131,8 @@ class WorthLp:
         `enough_usd_per_h` no arc left out is looked for: it costs no less.
         """
         for _ in range(_ROUNDS):
+            if is_over():
+                return None
             columns, rows = self._kinds()
             lp.begin(self._highs, self._basis, columns=columns, rows=rows)
             self._raise(limit, more)
