@@ -23,12 +23,7 @@ import numpy as np
 
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.caps import CapPrices
-from optimizer.milp.scale.catalogue import (
-    ComponentArcs,
-    cheapest,
-    component_arcs,
-    transfer,
-)
+from optimizer.milp.scale.catalogue import ComponentArcs, cheapest, component_arcs, transfer
 from optimizer.milp.scale.frame import Frame, Positions, Prices, RoomPrices
 from optimizer.milp.scale.price_lp import Relaxation, lp_kinds, lp_over, union
 from optimizer.milp.scale.sides import Sides
@@ -127,8 +122,8 @@ class WorthLp:
     ) -> float | None:
         """The optimum with so much more of a limit (USD/h); None if `is_over` came first.
 
-        Begins at the optimum without, so that no figure hangs on the one before. At
-        `enough_usd_per_h` no arc left out is looked for: it costs no less.
+        Begins at the optimum without, whatever was asked before. Arcs left out are looked for only
+        while it costs more than `enough_usd_per_h`.
         """
         for _ in range(_ROUNDS):
             if is_over():
