@@ -22,6 +22,9 @@ from optimizer.stock import Tight
 REJECTED_SHOWN = 3
 """Cheaper sites listed in a plan's summary; the rest is counted."""
 
+BINDING_SHOWN = 20
+"""Full limits listed in a plan's summary; the rest is counted."""
+
 _BP_PER_PERCENT = 100
 _COUNTRIES_SHOWN = 4
 _CLASSES_SHOWN = 3
@@ -73,12 +76,19 @@ def _rejected_text(same: list[tuple[ClassExplanation, Rejection]]) -> str:
     )
 
 
-def binding_lines(explanation: Explanation) -> tuple[str, ...]:
-    """The limits the plan uses up."""
-    return tuple(
+def binding_lines(
+    explanation: Explanation, *, limit: int | None = BINDING_SHOWN
+) -> tuple[str, ...]:
+    """The limits the plan uses up. `limit` None lists them all; else the rest is counted."""
+    full = explanation.binding
+    shown = full if limit is None else full[:limit]
+    lines = [
         f"Full: {t.subject}: {t.name} {_amount(t.needed, t.unit)} of {_amount(t.limit, t.unit)}"
-        for t in explanation.binding
-    )
+        for t in shown
+    ]
+    if len(shown) < len(full):
+        lines.append(f"Full: {len(shown)} of {len(full)} shown (--full shows all)")
+    return tuple(lines)
 
 
 def left_out_lines(explanation: Explanation) -> tuple[str, ...]:

@@ -297,9 +297,12 @@ def _show(
     `priced`: with what a unit of each limit is worth.
     """
     from scheduler.cli.plan_text import PlanText
+    from scheduler.cli.progress import searching
+    from sites.clock import SystemClock
     from sites.digest import to_plain
 
-    text = PlanText.of(saved, outcome, priced=priced)
+    with searching(session.out, "Explaining the plan"):
+        text = PlanText.of(saved, outcome, clock=SystemClock() if priced else None)
     if session.out.for_people:
         for line, style in text.lines(full=full):
             session.out.line(line, style=style)

@@ -7,6 +7,7 @@ get their order and their colours.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from optimizer.compare import OPTIMAL_GAP
 from optimizer.diff import DiffLine, Mark, PlanDiff, diff_lines, diff_plans
 from optimizer.explain import explain_plan, is_large
 from optimizer.explain_text import (
+    BINDING_SHOWN,
     REJECTED_SHOWN,
     binding_lines,
     left_out_lines,
@@ -23,12 +25,14 @@ from optimizer.explain_text import (
     shed_lines,
 )
 from optimizer.explanation import Explanation
+from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.worth import WORTH_SHOWN, Worth, worth_lines
 from scheduler.plan_file import SavedPlan
-from sites.units import WHOLE_BP
+from sites.clock import Clock
+from sites.units import MS_PER_S, WHOLE_BP
 
 Styled = tuple[str, str]
 """A line and the name of its colour ("" for none)."""
@@ -49,18 +53,20 @@ class PlanText:
     saved: SavedPlan
     diff: PlanDiff
     explanation: Explanation
-    worth: tuple[Worth, ...]
+    worth: tuple[Worth, ...] | None
 
     @classmethod
-    def of(cls, saved: SavedPlan, outcome: Outcome | None, *, priced: bool) -> PlanText:
+    def of(cls, saved: SavedPlan, outcome: Outcome | None, *, clock: Clock | None) -> PlanText:
         """`outcome` spares looking for the candidate arcs again where the solve just found them.
 
-        `priced`: also say what a unit of each limit is worth, which takes a solve of its own.
+        With a `clock` also what a unit of each limit is worth, which takes a solve of its own: of a
+        large fleet at most as long as the plan's time limit, after which it is None.
         """
         compared = diff_plans(saved.before, saved.plan, saved.problem)
         if is_large(saved.problem):
             explanation = explain_plan(saved.problem, saved.plan)
-            return cls(saved=saved, diff=compared, explanation=explanation, worth=())
+            worth = _worth(saved.problem, None, clock) if clock else ()
+            return cls(saved=saved, diff=compared, explanation=explanation, worth=worth)
         found = outcome if outcome and outcome.arcs else find_arcs(saved.problem)
         return cls(
             saved=saved,
@@ -68,7 +74,7 @@ class PlanText:
             explanation=explain_plan(
                 saved.problem, saved.plan, arcs=found.arcs, pruned=found.pruned
             ),
-            worth=_worth(saved.problem, found.arcs) if priced else (),
+            worth=_worth(saved.problem, found.arcs, clock) if clock else (),
         )
 
     @property
@@ -90,7 +96,7 @@ class PlanText:
             yield text, "dim"
         for text in loss_lines(self.explanation):
             yield text, "red" if self.explanation.exposed else "green"
-        for text in binding_lines(self.explanation):
+        for text in binding_lines(self.explanation, limit=None if full else BINDING_SHOWN):
             yield text, ""
         for text in worth_lines(self.worth, limit=None if full else WORTH_SHOWN):
             yield text, ""
@@ -114,10 +120,18 @@ class PlanText:
         return ", ".join(parts)
 
 
-def _worth(problem: Problem, arcs: tuple[CandidateArc, ...]) -> tuple[Worth, ...]:
+def _worth(
+    problem: Problem, arcs: tuple[CandidateArc, ...] | None, clock: Clock
+) -> tuple[Worth, ...] | None:
     from optimizer.milp.worth import find_worth  # the formulation's library takes long to load
 
-    return find_worth(problem, arcs)
+    limit_ms = clock.monotonic_ms() + problem.plan_policy.time_limit_s * MS_PER_S
+    return find_worth(
+        problem,
+        arcs,
+        workers=ThreadWorkers(os.cpu_count() or 1),
+        is_over=lambda: clock.monotonic_ms() >= limit_ms,
+    )
 
 
 def _percent(part: float) -> str:

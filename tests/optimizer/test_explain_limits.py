@@ -73,6 +73,15 @@ def test_a_carbon_cap_that_is_full_is_told_in_kilograms() -> None:
     )
 
 
+def test_of_many_full_limits_some_are_listed() -> None:
+    problem = b.problem(sites=[b.site(pools=[b.pool(count=1)])])
+    told = explain_plan(problem, b.plan(problem, groups={A: 1}, shares={("c", A): 10_000}))
+    many = replace(told, binding=told.binding[:1] * 22)
+    assert binding_lines(many)[-1] == "Full: 20 of 22 shown (--full shows all)"
+    assert len(binding_lines(many)) == 21
+    assert len(binding_lines(many, limit=None)) == 22
+
+
 def test_what_a_loss_would_do_is_told() -> None:
     problem = b.two_sites(classes=[b.traffic_class(protected=True)])
     plan = b.plan(problem, groups={B: 1}, shares={("c", B): 10_000})

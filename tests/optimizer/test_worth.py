@@ -8,17 +8,18 @@ import pytest
 from hypothesis import given, settings
 
 from optimizer.arcs import find_arcs
-from optimizer.milp.worth import STEPS, find_worth, relaxed_usd_per_h
+from optimizer.milp.worth import find_worth, relaxed_usd_per_h
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
 from optimizer.solve import solve
 from optimizer.whatif import what_if
-from optimizer.worth import Worth, worth_lines, worth_text
+from optimizer.worth import STEPS, Worth, dearest_first, worth_lines, worth_text
 from tests.optimizer import builders as b
 
 
 def worth_of(problem: Problem) -> dict[tuple[str, str], Worth]:
     found = find_worth(problem, find_arcs(problem).arcs)
+    assert found is not None
     return {(one.code, one.subject): one for one in found}
 
 
@@ -53,9 +54,11 @@ def test_worth_of_power_is_what_the_cheaper_site_saves() -> None:
 def test_worth_never_exceeds_its_first_rate_and_is_repeatable(problem: Problem) -> None:
     arcs = find_arcs(problem).arcs
     found = find_worth(problem, arcs)
+    assert found is not None
     assert found == find_worth(problem, tuple(reversed(arcs)))
-    assert list(found) == sorted(found, key=lambda w: (-w.usd_per_h, w.code, w.subject))
+    assert found == dearest_first(reversed(found))
     for one in found:
+        assert one.usd_per_h is not None
         assert 0 < one.usd_per_h <= one.at_first_usd_per_h * (1 + 1e-9)
         assert one.code in STEPS
         assert worth_text(one)

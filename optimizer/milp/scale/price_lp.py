@@ -201,9 +201,9 @@ def _solve(
 ) -> _Point | None:
     classes, count, pools = len(frame.rate), arcs.count, len(frame.pool_count)
     sites = len(frame.budget_kw)
-    highs = lp.opened(_made(frame, arcs, held_usd_per_h, capped=capped))
+    highs = lp.opened(lp_over(frame, arcs, held_usd_per_h, capped=capped))
     lp.interruptible(highs, is_over)
-    columns, rows = _kinds(frame, arcs, capped=capped)
+    columns, rows = lp_kinds(frame, arcs, capped=capped)
     lp.begin(highs, basis, columns=columns, rows=rows)
     if not lp.run(highs):
         return None
@@ -227,7 +227,7 @@ def _solve(
     )
 
 
-def _kinds(
+def lp_kinds(
     frame: Frame, arcs: ComponentArcs, *, capped: bool
 ) -> tuple[tuple[lp.Kind, ...], tuple[lp.Kind, ...]]:
     """Columns and rows; kinds as a master has them, those without a member here too: it begins at
@@ -262,7 +262,7 @@ def _opening_basis(frame: Frame, arcs: ComponentArcs, cleared: Cleared) -> lp.Ba
     price = full_price(frame, arcs, frame.work_price(prices))
     least = arcs.least(price, otherwise=frame.shed_usd_per_h)[arcs.row]
     more = (price - least) / np.maximum(least, 1e-12)
-    columns, rows = _kinds(frame, arcs, capped=False)
+    columns, rows = lp_kinds(frame, arcs, capped=False)
     arc, supply = columns[0].fresh.copy(), np.zeros(frame.stack.limit_kw.shape, dtype=np.int8)
     cls, pool, power = rows[0].fresh.copy(), rows[2].fresh.copy(), rows[3].fresh.copy()
     best = _first_of(arcs.row, more)
@@ -302,7 +302,10 @@ def _first_of(key: Positions, value: Floats) -> Positions:
     return found
 
 
-def _made(frame: Frame, arcs: ComponentArcs, held_usd_per_h: Floats, *, capped: bool) -> Any:
+def lp_over(frame: Frame, arcs: ComponentArcs, shed_usd_per_h: Floats, *, capped: bool) -> Any:
+    """The LP over some arcs of all classes. Columns: parts on arcs, parts shed, kW of each supply;
+    rows: classes, pools, budgets of power, draws, and if `capped` tenants' budgets, carbon.
+    """
     group, count, classes = arcs.group, arcs.count, len(arcs.classes)
     pools, sites = len(frame.pool_count), len(frame.budget_kw)
     pool, site = frame.pool[group], frame.site[group]
@@ -327,7 +330,7 @@ def _made(frame: Frame, arcs: ComponentArcs, held_usd_per_h: Floats, *, capped: 
     price = frame.stack.usd_per_kwh
     return lp.make(
         cost=np.concatenate(
-            [own, held_usd_per_h, np.where(np.isfinite(price), price, 0.0).ravel()]
+            [own, shed_usd_per_h, np.where(np.isfinite(price), price, 0.0).ravel()]
         ),
         upper=np.concatenate([np.full(count + classes, _AMPLE), frame.stack.limit_kw.ravel()]),
         rows=rows.rows(),

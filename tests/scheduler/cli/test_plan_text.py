@@ -1,9 +1,20 @@
-"""How plans that cannot be are told: each way out by itself, what belongs together on one."""
+"""How plans that cannot be are told, each way out by itself; what a large plan says of worth."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import pytest
+
+from optimizer.milp.scale.worth import find_worth_at_scale
 from optimizer.outcome import Outcome, Relaxation, SolveStatus
+from optimizer.worth import worth_lines
 from scheduler.cli.plan_text import infeasible_lines
+from scheduler.plan_file import read_plan
+from sites.digest import to_plain
+
+TINY = Path(__file__).with_name("tiny.yaml")
 
 
 def outcome(*relaxations: Relaxation, message: str = "") -> Outcome:
@@ -52,3 +63,37 @@ def test_where_nothing_helps_the_message_stands_alone() -> None:
         "no plan meets every limit",
         "  whatever gives way",
     ]
+
+
+def test_a_large_plan_says_what_a_unit_is_worth_in_lines_and_figures(
+    hinterland, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "full.yaml"
+    path.write_text(TINY.read_text().replace("rate: 3 req/s", "rate: 300 req/s"))
+    monkeypatch.setattr("scheduler.cli.plan_text.is_large", lambda _: True)
+    told = hinterland("plan", "-f", path, "--out", "p.plan").out
+    lines = [line for line in told.splitlines() if line.startswith("Worth")]
+    assert lines == [
+        "Worth: one more accelerator in osl-1/gpu saves $599.60/h",
+        "Worth: one more accelerator in rix-1/gpu saves $599.49/h",
+        "Worth is a relaxation's: parts of replicas, no losses, spread, means, floors, moves; "
+        "--what-if plans for sure",
+    ]
+    found = find_worth_at_scale(read_plan(Path("p.plan")).problem)
+    assert found is not None and tuple(lines) == worth_lines(found)
+    assert tuple(w for w in hinterland("show", "p.plan").out.splitlines() if w in lines) == tuple(
+        lines
+    )
+    data = json.loads(hinterland("plan", "-f", path, "-o", "json").out)
+    assert data["worth"] == to_plain(found)
+
+
+def test_worth_that_takes_too_long_is_not_known(
+    hinterland, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scheduler.cli.plan_text.is_large", lambda _: True)
+    monkeypatch.setattr("scheduler.cli.plan_text.MS_PER_S", 0)
+    told = hinterland("plan", "-f", TINY).out
+    assert "Worth: not known, its relaxation takes longer than the plan's time limit" in told
+    data = json.loads(hinterland("plan", "-f", TINY, "-o", "json").out)
+    assert data["worth"] is None
