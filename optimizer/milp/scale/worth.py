@@ -9,7 +9,7 @@ saves at most the price of the limit. Where both are one, that is what it saves.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -53,9 +53,9 @@ def find_worth_at_scale(
     was solved; where it comes later, of the rest only the most they save is known. Raises
     FatalError if HiGHS errs.
     """
-    hands, frame = workers or SerialWorkers(), take_frame(tabulate(problem))
+    hands, frame = workers or SerialWorkers(), _unpriced(take_frame(tabulate(problem)))
     opening = opening_prices(frame)
-    cleared = clear(frame, sampled_arcs(frame, opening, hands), prices=opening, steps=_STEPS)
+    cleared, _ = clear(frame, sampled_arcs(frame, opening, hands), prices=opening, steps=_STEPS)
     capped = frame.caps.are_priced
     near = relax(frame, cleared, hands, tolerance=_NEAR, is_over=is_over, capped=capped)
     if is_over() or near.basis is None:
@@ -70,6 +70,12 @@ def find_worth_at_scale(
     )
     found = (_granted(relaxation, solved, one, is_over) for one in limits[:most])
     return dearest_first(one for one in found if one is not None)
+
+
+def _unpriced(frame: Frame) -> Frame:
+    """The frame without fixed prices of sites: a kW more of budget is not a kW to bear them."""
+    none = np.zeros(len(frame.budget_kw))
+    return frame.with_opening(replace(frame.opening, usd_per_kw_h=none))
 
 
 def _granted(

@@ -74,7 +74,7 @@ def sparse(problem: Problem) -> WorthLp:
     """The relaxation with no arcs at first but those that carry traffic."""
     frame, hands = take_frame(tabulate(problem)), SerialWorkers()
     opening = opening_prices(frame)
-    cleared = clear(frame, sampled_arcs(frame, opening, hands), prices=opening, steps=20)
+    cleared, _ = clear(frame, sampled_arcs(frame, opening, hands), prices=opening, steps=20)
     capped = frame.caps.are_priced
     near = relax(frame, cleared, hands, tolerance=1e-2, is_over=never, capped=capped)
     few = near.part > 1e-9
@@ -82,9 +82,11 @@ def sparse(problem: Problem) -> WorthLp:
 
 
 def busy(problem: Problem) -> Problem:
-    """Every limit pressed: ten times the traffic."""
+    """Every limit pressed: ten times the traffic; no site has a fixed price."""
+    sites = tuple(replace(one, fixed_price_usd_per_h=0.0) for one in problem.fleet.sites)
     return replace(
         problem,
+        fleet=replace(problem.fleet, sites=sites),
         classes=tuple(
             replace(c, rate_rps=tuple(10 * rate for rate in c.rate_rps)) for c in problem.classes
         ),
@@ -289,3 +291,17 @@ def test_too_many_arcs_are_not_formulated(monkeypatch: pytest.MonkeyPatch) -> No
     assert find_worth(problem, None) == found(problem)
     monkeypatch.setattr(whole, "ARCS_MAX", len(arcs) - 1)
     assert find_worth(problem, arcs) == found(problem)
+
+
+def test_fixed_prices_of_sites_change_no_figure() -> None:
+    sites = [b.site("a", pools=[b.pool(count=1)]), b.site("b", country="FR", budget_w=900.0)]
+    free = b.problem(sites=sites, links=[b.link("a", "b")], classes=[b.traffic_class(rate_rps=90)])
+    priced = replace(
+        free,
+        fleet=replace(
+            free.fleet, sites=tuple(replace(one, fixed_price_usd_per_h=5.0) for one in sites)
+        ),
+    )
+
+    assert find_worth_at_scale(free)
+    assert find_worth_at_scale(priced) == find_worth_at_scale(free)
