@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from optimizer.arcs import find_arcs
 from optimizer.costs import shed_price_usd_per_h
 from optimizer.greedy import greedy_plan, lone_bound_usd_per_h
-from optimizer.milp.formulate import attempt, formulate
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -16,6 +15,7 @@ from optimizer.solve import solve
 from optimizer.verify import check_plan
 from sites.units import WHOLE_BP
 from tests.optimizer import builders as b
+from tests.optimizer.optima import optimum_usd_per_h
 from tests.optimizer.oracle import cheapest_usd_per_h
 
 ROUNDING = 1e-3
@@ -23,11 +23,6 @@ ROUNDING = 1e-3
 
 ROUNDED_BP = 2
 """Basis points of a class that a plan of whole ones may serve beyond a limit."""
-
-
-def optimum_usd_per_h(problem: Problem) -> float:
-    """Cost of the solver's point, before shares are rounded."""
-    return attempt(formulate(problem, find_arcs(problem).arcs)).point.cost
 
 
 @settings(max_examples=60, deadline=None)

@@ -15,7 +15,6 @@ from optimizer.milp.scale.block import Block, Worth, earned, proven_usd_per_h, t
 from optimizer.milp.scale.block_search import Relaxed, relaxed, searched
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
-from optimizer.milp.scale.priced import duals_of, price_all
 from optimizer.milp.scale.rounding import needs_of
 from optimizer.milp.scale.workers import Result, Workers, largest_first
 from optimizer.tables import Floats
@@ -102,13 +101,21 @@ def _by_component(frame: Frame, workers: Workers, work: Callable[[int], Result])
 
 
 def better_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:
-    """A point's own prices or the settled ones, whichever prove more with its duals."""
+    """A point's own prices or the settled ones, whichever prove more of components with its duals.
+
+    A sweep over all arcs proves the same at both: what a pool holds limits what it earns there.
+    """
     both = (point.prices, settled_prices(frame, point, workers))
-    proven = [
-        price_all(frame, duals_of(replace(point, prices=prices)), workers, count=1).bound_usd_per_h
-        for prices in both
-    ]
+    proven = [_proven_usd_per_h(frame, replace(point, prices=one), workers) for one in both]
     return both[int(np.argmax(proven))]
+
+
+def _proven_usd_per_h(frame: Frame, point: MasterPoint, workers: Workers) -> float:
+    def one(classes: Positions) -> float:
+        block, worth = _block(frame, point, classes), _worth(frame, point, classes)
+        return proven_usd_per_h(block, worth, earned(block, worth))
+
+    return sum(workers.map(one, frame.components)) + frame.dual_offset(point.prices)
 
 
 def settled_prices(frame: Frame, point: MasterPoint, workers: Workers) -> Prices:

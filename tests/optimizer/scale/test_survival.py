@@ -28,6 +28,7 @@ from optimizer.solve import solve
 from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
 from tests.optimizer.builders import rich_problems
+from tests.optimizer.optima import most_usd_per_h
 from tests.optimizer.scale.test_scale import never, plain
 
 SOON = settings(
@@ -74,27 +75,20 @@ def converged(frame: Frame) -> Converged:
     return converge(frame, plain_lp, SerialWorkers(), is_over=never)
 
 
-def optimum(problem: Problem) -> float:
-    """What the whole formulation proves no plan undercuts, or its plan's cost if that is proven."""
-    found = solve(problem)
-    assert found.plan is not None
-    return found.plan.cost.total_usd_per_h
-
-
 @SOON
 @given(rich_problems())
 def test_no_bound_passes_a_plan_that_outlives_losses(problem: Problem) -> None:
     problem = exposed(problem)
-    best = optimum(problem)
+    most = most_usd_per_h(problem)
     found = converged(take_frame(tabulate(problem)))
-    assert found.bound_usd_per_h <= best * (1 + 2e-4) + 1e-4
+    assert found.bound_usd_per_h <= most
 
 
 @SOON
 @given(rich_problems())
 def test_any_duals_give_a_bound(problem: Problem) -> None:
     problem = exposed(problem)
-    best = optimum(problem)
+    most = most_usd_per_h(problem)
     frame = take_frame(tabulate(problem))
     start, shed = opening_prices(frame), frame.shed_usd_per_h
     losses = losses_of(frame)
@@ -108,7 +102,7 @@ def test_any_duals_give_a_bound(problem: Problem) -> None:
         need=np.zeros(0),
     )
     found = price_all(frame, odd, SerialWorkers(), count=3)
-    assert found.bound_usd_per_h <= best * (1 + 2e-4) + 1e-4
+    assert found.bound_usd_per_h <= most
 
 
 @SOON
@@ -118,7 +112,7 @@ def test_plans_with_exposure_pass_the_checker(problem: Problem) -> None:
     found = solve_at_scale(problem)
     assert found.plan is not None, found.message
     assert check_plan(problem, found.plan) == ()
-    assert found.bound_usd_per_h <= optimum(problem) * (1 + 1e-4) + 1e-4
+    assert found.bound_usd_per_h <= most_usd_per_h(problem)
 
 
 @SOON
