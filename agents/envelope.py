@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from agents.frames import MAX_MESSAGE_BYTES
 from sites.assignment import SiteAssignment
-from sites.digest import canonical_json
+from sites.assignment_json import assignment_json
 from sites.errors import InvalidFactError
 from sites.plain import from_plain
 
@@ -43,7 +43,7 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 def sign_assignment(assignment: SiteAssignment, *, key: Ed25519PrivateKey) -> bytes:
     """The signed envelope of an assignment, as JSON bytes. Raises InvalidFactError over 4 MiB."""
-    payload = canonical_json(assignment)
+    payload = assignment_json(assignment)
     envelope = {
         "payload": base64.b64encode(payload).decode(),
         "payloadType": PAYLOAD_TYPE,
@@ -75,7 +75,7 @@ def open_assignment(envelope: bytes, *, key: Ed25519PublicKey) -> SiteAssignment
             "compare assignment.pub of the site with the control plane's"
         ) from None
     assignment = from_plain(SiteAssignment, _parse(payload, subject="assignment"))
-    if canonical_json(assignment) != payload:
+    if assignment_json(assignment) != payload:
         raise InvalidFactError("assignment: the payload is not its canonical JSON")
     return assignment
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from sites.assignment import RouteDecision, SiteAssignment
-from sites.digest import digest
+from sites.assignment_json import assignment_digest
 from sites.errors import Violation
 from sites.fit import check_fit
 from sites.residency import may_transit
@@ -47,8 +47,8 @@ def judge(
     here. The accepted assignment sent again is an ACK, even after
     its expiry.
     """
-    own = digest(assignment)
-    is_repeated = standing.accepted is not None and digest(standing.accepted) == own
+    own = assignment_digest(assignment)
+    is_repeated = standing.accepted is not None and assignment_digest(standing.accepted) == own
     violations = () if is_repeated else _violations(assignment, standing, wall_ms=wall_ms)
     applied_epoch, applied_version = standing.applied_rank
     return AssignmentVerdict(
@@ -123,19 +123,25 @@ def _violations(
 
 def check_ingress(assignment: SiteAssignment) -> Iterable[Violation]:
     """Routes by which this gateway would serve data that may not cross its country."""
-    policies = {p.policy_id: p for p in assignment.policies}
-    for route in sorted(assignment.routes, key=lambda r: r.key):
-        policy = policies.get(route.key.residency_policy_id)
-        if policy is None or route.decision is not RouteDecision.SERVE:
-            continue  # `check_fit` names unknown policies
-        if not may_transit(policy, country=assignment.country):
-            yield Violation(
-                code="transit",
-                subject=f'site "{assignment.site_id}": route "{route.key.route_id}"',
-                limit=", ".join(policy.transit_countries or ()) or "no country",
-                actual=f"enters in {assignment.country}",
-                remedy=f'policy "{policy.policy_id}" must allow crossing {assignment.country}',
-            )
+    barred = {
+        p.policy_id: p  # `check_fit` names policies unknown here
+        for p in assignment.policies
+        if not may_transit(p, country=assignment.country)
+    }
+    let_in = [
+        r
+        for r in assignment.routes
+        if r.key.residency_policy_id in barred and r.decision is RouteDecision.SERVE
+    ]
+    for route in sorted(let_in, key=lambda r: r.key):
+        policy = barred[route.key.residency_policy_id]
+        yield Violation(
+            code="transit",
+            subject=f'site "{assignment.site_id}": route "{route.key.route_id}"',
+            limit=", ".join(policy.transit_countries or ()) or "no country",
+            actual=f"enters in {assignment.country}",
+            remedy=f'policy "{policy.policy_id}" must allow crossing {assignment.country}',
+        )
 
 
 def _check_rank(

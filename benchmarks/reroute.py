@@ -8,6 +8,7 @@ whole basis points. Two of them are shown: one that may shed protected traffic f
 reroute may (`plain`), and one that sheds no more of each protected class than the plan's
 certificate does, to within the basis points that shares are rounded by (`kept`). With replicas
 missing the certificate may be out of reach; `kept` may then shed as much of a class as the answer.
+At tiers S and M the control loop is timed as well, from the loss on (`control_loop`; 20 CPU s).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import highspy
 import numpy as np
 
 from benchmarks.child import in_child
+from benchmarks.control_loop import LossCost, loss_cost
 from benchmarks.fleets.tables import data_folder
 from benchmarks.fleets.tiers import TIERS, tier
 from benchmarks.report import head, line, ratio
@@ -52,6 +54,9 @@ FEWER_PART = 0.02
 """Groups of which one replica fewer is seen than planned, in the repaired answers."""
 ROUNDED_BP = 2
 """What whole shares may shed of a class that parts need not, in the peer that keeps promises."""
+LOOP_TIERS = ("S", "M")
+"""Tiers whose routes, (service, tenant, policy) x site, fit a control loop."""
+LOOP_LIMIT_S = 20.0
 GRACE = 10.0
 
 
@@ -88,7 +93,19 @@ def _show(found: dict[str, Any]) -> None:
         median, most = statistics.median(dearer), max(dearer)
         line(f"dearer than the flow, {peer}", f"{median:.3%}, at most {most:.3%}")
         ratio(f"dearer, {peer}", most / DEARER_LIMIT, of="1 % limit")
+    if found["loop"] is not None:
+        _show_loop(found["loop"])
     line("most of what moves at one site", f"{found['crowd']:.0%} (median over losses)")
+
+
+def _show_loop(cost: LossCost) -> None:
+    line("a loss in the control loop, ready to send", f"{cost.warm_s:.2f} CPU s")
+    ratio("the same", cost.warm_s / LOOP_LIMIT_S, of=f"{LOOP_LIMIT_S:g} CPU s limit")
+    ratio(
+        "the same", cost.warm_s / cost.cold_s, of=f"{cost.cold_s:.1f} CPU s with nothing cut before"
+    )
+    line("digests worked out ahead of it", f"{cost.ahead_s:.2f} CPU s")
+    line("routes made anew", f"{cost.made} of {cost.routes}")
 
 
 def measure(*, name: str) -> dict[str, Any]:
@@ -132,6 +149,7 @@ def measure(*, name: str) -> dict[str, Any]:
         "refilled": _latency_ms(refilled, sites, running=seen),
         "breaches": judged.breaches,
         "dearer": judged.dearer,
+        "loop": loss_cost(problem, plan, table, site_id=sites[0]) if name in LOOP_TIERS else None,
         "crowd": statistics.median([_crowd(reach, plan, table, site_id=s) for s in sites]),
     }
 

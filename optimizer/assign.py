@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from optimizer.assign_cut import RouteCut, cut_routes
 from optimizer.assign_routes import RouteBook
 from optimizer.plan import Plan, PlannedGroup
 from optimizer.problem import Problem
@@ -23,7 +24,7 @@ from sites.assignment import (
 )
 from sites.digest import digest
 from sites.errors import InvalidFactError
-from sites.fleet import Site, SiteGateway, at_period
+from sites.fleet import SiteGateway, at_period
 from sites.residency import is_at_least_as_strict
 
 NO_GATEWAY = SiteGateway(client_address="", peer_address="")
@@ -62,20 +63,31 @@ def route_keys(problem: Problem) -> tuple[RouteKey, ...]:
     A tenant may ask for the services some class of it uses, under its own policy or any at least
     as strict; the policies of its classes count as well.
     """
-    bound = {t.tenant_id: problem.residency(t.residency_policy_id) for t in problem.tenants}
-    keys = set()
-    for one in problem.classes:
-        asked = {one.residency_policy_id}
-        asked |= {
-            p.policy_id for p in problem.policies if is_at_least_as_strict(p, bound[one.tenant_id])
-        }
-        keys |= {
-            RouteKey(
-                service_id=one.service_id, tenant_id=one.tenant_id, residency_policy_id=policy_id
-            )
-            for policy_id in asked
-        }
-    return tuple(sorted(keys))
+    bound = {
+        t.tenant_id: tuple(
+            p.policy_id
+            for p in problem.policies
+            if is_at_least_as_strict(p, problem.residency(t.residency_policy_id))
+        )
+        for t in problem.tenants
+    }
+    asked = {
+        (one.service_id, one.tenant_id, policy_id)
+        for one in problem.classes
+        for policy_id in (one.residency_policy_id, *bound[one.tenant_id])
+    }
+    return tuple(
+        RouteKey(service_id=service_id, tenant_id=tenant_id, residency_policy_id=policy_id)
+        for service_id, tenant_id, policy_id in sorted(asked)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """One assignment per site of the fleet, by site id, and the routes they hold."""
+
+    assignments: dict[str, SiteAssignment]
+    routes: RouteCut
 
 
 def assignments_of(problem: Problem, plan: Plan, issue: Issue) -> dict[str, SiteAssignment]:
@@ -84,8 +96,15 @@ def assignments_of(problem: Problem, plan: Plan, issue: Issue) -> dict[str, Site
     Lost sites get one too (it says what they would do once back); whoever sends decides. Raises
     InvalidFactError where the plan wants a group without a serving point or an unknown pool.
     """
+    return cut_plan(problem, plan, issue).assignments
+
+
+def cut_plan(problem: Problem, plan: Plan, issue: Issue, *, earlier: RouteCut | None = None) -> Cut:
+    """`assignments_of`, sooner where most routes are those of an `earlier` cut."""
     targets = _targets(problem, plan.groups)
-    book = RouteBook.open(problem, plan, targets)
+    routes = cut_routes(
+        RouteBook.open(problem, plan, targets), route_keys(problem), earlier=earlier
+    )
     services = tuple((s.service_id, s.variant_ids) for s in problem.services)
     tenants = tuple(
         TenantBinding(
@@ -100,8 +119,8 @@ def assignments_of(problem: Problem, plan: Plan, issue: Issue) -> dict[str, Site
     policies = tuple(sorted(problem.policies, key=lambda p: p.policy_id))
     plan_digest = issue.plan_digest or plan.plan_digest
     law_digest = policy_digest(problem)
-    keys = route_keys(problem)
-    return {
+    peers = _peers(problem)
+    assignments = {
         site.site_id: SiteAssignment(
             site_id=site.site_id,
             country=site.country,
@@ -119,15 +138,16 @@ def assignments_of(problem: Problem, plan: Plan, issue: Issue) -> dict[str, Site
             pue=site.pue,
             pools=site.pools,
             groups=targets.get(site.site_id, ()),
-            routes=tuple(book.route(site, key) for key in keys),
+            routes=routes.routes[site.site_id],
             services=services,
             tenants=tenants,
             policies=policies,
-            peers=_peers_of(problem, site),
+            peers=tuple(p for p in peers if p.site_id != site.site_id),
             api_key_jwks=issue.api_key_jwks,
         )
         for site in sorted(problem.fleet.sites, key=lambda s: s.site_id)
     }
+    return Cut(assignments=assignments, routes=routes)
 
 
 def target_of(problem: Problem, group: ReplicaGroup, replicas: int) -> GroupTarget:
@@ -150,7 +170,7 @@ def target_of(problem: Problem, group: ReplicaGroup, replicas: int) -> GroupTarg
     )
 
 
-def _peers_of(problem: Problem, site: Site) -> tuple[Peer, ...]:
+def _peers(problem: Problem) -> tuple[Peer, ...]:
     return tuple(
         Peer(
             site_id=other.site_id,
@@ -159,7 +179,6 @@ def _peers_of(problem: Problem, site: Site) -> tuple[Peer, ...]:
             peer_address=(other.gateway or NO_GATEWAY).peer_address,
         )
         for other in sorted(problem.fleet.sites, key=lambda s: s.site_id)
-        if other.site_id != site.site_id
     )
 
 

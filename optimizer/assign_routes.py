@@ -7,6 +7,7 @@ lawful or nothing is placed. What no tenant changes is worked out once.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
@@ -40,14 +41,17 @@ def split_bp(weights: Mapping[Key, Fraction]) -> dict[Key, int]:
     Ties go to the smaller key. A key of weight 0 gets 0. Raises InvalidFactError where all
     weights are 0.
     """
-    total = sum(weights.values(), Fraction(0))
+    # the same proportions in whole numbers: fractions take many times as long
+    scale = math.lcm(*(w.denominator for w in weights.values()))
+    whole = {key: w.numerator * (scale // w.denominator) for key, w in weights.items()}
+    total = sum(whole.values())
     if total <= 0:
         raise InvalidFactError("cannot split by weights that are all 0")
-    exact = {key: weights[key] * WHOLE_BP / total for key in sorted(weights)}
-    parts = {key: int(value) for key, value in exact.items()}
+    parts, left = {}, {}
+    for key in sorted(whole):
+        parts[key], left[key] = divmod(whole[key] * WHOLE_BP, total)
     missing = WHOLE_BP - sum(parts.values())
-    by_remainder = sorted(exact, key=lambda key: (parts[key] - exact[key], key))
-    for key in by_remainder[:missing]:
+    for key in sorted(left, key=lambda key: (-left[key], key))[:missing]:
         parts[key] += 1
     return parts
 
@@ -65,31 +69,23 @@ class _Entry:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Offer:
-    """What a site can do for a service under a policy, whoever asks: whether it `processes` such
-    data, lawful paths and the weights of what is placed at their ends, and the route of traffic
-    that the plan knows nothing of there.
-    """
-
-    processes: bool
-    reachable: dict[str, LawfulPath]
-    placed: dict[str, Fraction]
-    route: Route
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class RouteBook:
-    """Everything looked up while cutting one plan into routes. `offers` (site, service, policy) and
-    `reached` (site, policy) fill as they are asked for: tenants multiply routes, but not these.
+    """Everything looked up while cutting one plan into routes.
+
+    `entries` and `planned` hold what the plan says of a (site, key); `placed` the throughput of
+    the groups placed at a (site, service), `standing` that of every site not lost, by service.
+    `reached` (site, policy) and `offers`, by service and (site, policy), fill as they are asked
+    for: tenants multiply routes, but not these.
     """
 
     problem: Problem
     backbone: Backbone
-    entries: dict[tuple[str, RouteKey], _Entry]
-    planned: dict[tuple[str, RouteKey], dict[str, Fraction]]
     placed: dict[tuple[str, str], dict[str, Fraction]]
-    offers: dict[tuple[str, str, str], _Offer] = field(default_factory=dict)
+    standing: dict[str, dict[str, Fraction]]
+    entries: dict[tuple[str, RouteKey], _Entry] = field(default_factory=dict)
+    planned: dict[tuple[str, RouteKey], dict[str, Fraction]] = field(default_factory=dict)
     reached: dict[tuple[str, str], dict[str, LawfulPath]] = field(default_factory=dict)
+    offers: dict[str, dict[tuple[str, str], Route]] = field(default_factory=dict)
 
     @classmethod
     def open(
@@ -97,74 +93,97 @@ class RouteBook:
     ) -> RouteBook:
         """The book of one plan; `targets` are its groups with their figures, by site id."""
         allowed = {s.service_id: set(s.variant_ids) for s in problem.services}
+        placed = {
+            (site_id, service_id): {
+                t.group.group_id: Fraction(t.replicas) * Fraction(t.point.decode_tok_s)
+                for t in held
+                if t.group.variant_id in variants and t.replicas
+            }
+            for site_id, held in targets.items()
+            for service_id, variants in allowed.items()
+        }
+        standing: dict[str, dict[str, Fraction]] = {service_id: {} for service_id in allowed}
+        for (site_id, service_id), weights in placed.items():
+            weight = sum(weights.values(), Fraction(0))
+            if weight > 0 and site_id not in problem.lost_sites:
+                standing[service_id][site_id] = weight
         book = cls(
-            problem=problem,
-            backbone=Backbone(problem.fleet),
-            entries={},
-            planned={},
-            placed={
-                (site_id, service_id): {
-                    t.group.group_id: Fraction(t.replicas) * Fraction(t.point.decode_tok_s)
-                    for t in held
-                    if t.group.variant_id in variants and t.replicas
-                }
-                for site_id, held in targets.items()
-                for service_id, variants in allowed.items()
-            },
+            problem=problem, backbone=Backbone(problem.fleet), placed=placed, standing=standing
         )
         book._read_shares(plan)
         return book
 
     def route(self, site: Site, key: RouteKey) -> Route:
         """What `site` does with `key`, as ingress and as serving site."""
-        offer = self._offer(site, key)
-        planned = self.planned.get((site.site_id, key))
-        groups = _group_shares(planned) if planned and offer.processes else offer.route.groups
+        offer = self.offer(site, key)
         entry = self.entries.get((site.site_id, key))
-        if entry is None or not offer.reachable:
-            return replace(offer.route, key=key, groups=groups)
+        planned = self.planned.get((site.site_id, key))
+        if entry is None and planned is None:
+            return offer.under(key)
+        policy = self.problem.residency(key.residency_policy_id)
+        groups = offer.groups
+        if planned and may_process(policy, country=site.country, tags=site.residency_tags):
+            groups = _group_shares(planned)
+        reachable = self.reachable(site, policy)
+        if entry is None or not reachable:
+            return replace(offer, key=key, groups=groups)
         shed_bp = _shed_bp(entry)
-        weights = entry.to_sites or offer.placed
+        placed = self._placed(key.service_id, reachable)
+        weights = entry.to_sites or placed
         if not weights or shed_bp == WHOLE_BP:
             return _shed(key, groups, reason="the plan sheds it" if shed_bp else _NO_REPLICA)
-        return _served(
-            key,
-            weights,
-            offer,
-            transit={**_transits(offer.reachable), **entry.transit},
-            shed_bp=shed_bp,
+        shares = _shares(weights, reachable, planned=entry.transit)
+        return Route(
+            key=key,
+            decision=RouteDecision.SERVE,
+            shares=shares,
+            backups=_backups(placed, reachable, taken={s.site_id for s in shares}),
+            shed_basis_points=shed_bp,
             groups=groups,
         )
 
-    def _offer(self, site: Site, key: RouteKey) -> _Offer:
-        """What holds for every tenant's traffic of a service and policy at a site."""
-        asked = (site.site_id, key.service_id, key.residency_policy_id)
-        if asked not in self.offers:
-            self.offers[asked] = self._offered(site, key)
-        return self.offers[asked]
+    def offer(self, site: Site, key: RouteKey) -> Route:
+        """What a site does with a service's traffic under a policy, whoever asks, where the plan
+        knows nothing of it. Its key is that of any tenant.
+        """
+        known = self.offers.setdefault(key.service_id, {})
+        asked = (site.site_id, key.residency_policy_id)
+        if asked not in known:
+            known[asked] = self._offered(site, key)
+        return known[asked]
 
-    def _offered(self, site: Site, key: RouteKey) -> _Offer:
+    def reachable(self, site: Site, policy: ResidencyPolicy) -> dict[str, LawfulPath]:
+        """Lawful paths to every site that may process, by site id."""
+        asked = (site.site_id, policy.policy_id)
+        if asked not in self.reached:
+            self.reached[asked] = self._reaching(site, policy)
+        return self.reached[asked]
+
+    def _offered(self, site: Site, key: RouteKey) -> Route:
         policy = self.problem.residency(key.residency_policy_id)
         processes = may_process(policy, country=site.country, tags=site.residency_tags)
         here = self.placed.get((site.site_id, key.service_id), {})
         groups = _group_shares(here) if here and processes else ()
-        reachable = self._reachable(site, policy)
-        placed = {
-            s: sum(self.placed.get((s, key.service_id), {}).values(), Fraction(0))
-            for s in reachable
-            if s not in self.problem.lost_sites
-        }
-        placed = {s: weight for s, weight in placed.items() if weight > 0}
-        reason = f'no site may process "{key.residency_policy_id}" data that enters here'
-        route = Route(key=key, decision=RouteDecision.UNLAWFUL, groups=groups, reason=reason)
-        offer = _Offer(processes=processes, reachable=reachable, placed=placed, route=route)
+        reachable = self.reachable(site, policy)
         if not reachable:
-            return offer
+            reason = f'no site may process "{key.residency_policy_id}" data that enters here'
+            return Route(key=key, decision=RouteDecision.UNLAWFUL, groups=groups, reason=reason)
+        placed = self._placed(key.service_id, reachable)
         if not placed:
-            return replace(offer, route=_shed(key, groups, reason=_NO_REPLICA))
-        transit = _transits(reachable)
-        served = _served(key, placed, offer, transit=transit, shed_bp=0, groups=groups)
-        return replace(offer, route=served)
+            return _shed(key, groups, reason=_NO_REPLICA)
+        shares = _shares(placed, reachable, planned={})
+        taken = {s.site_id for s in shares}
+        return Route(
+            key=key,
+            decision=RouteDecision.SERVE,
+            shares=shares,
+            backups=_backups(placed, reachable, taken=taken),
+            groups=groups,
+        )
+
+    def _placed(self, service_id: str, reachable: Mapping[str, LawfulPath]) -> dict[str, Fraction]:
+        standing = self.standing[service_id]
+        return {site_id: weight for site_id, weight in standing.items() if site_id in reachable}
 
     def _read_shares(self, plan: Plan) -> None:
         classes = {c.class_id: c for c in self.problem.classes}
@@ -199,13 +218,6 @@ class RouteBook:
         groups = self.planned.setdefault((share.site_id, key), {})
         groups[share.group_id] = groups.get(share.group_id, Fraction(0)) + weight
 
-    def _reachable(self, site: Site, policy: ResidencyPolicy) -> dict[str, LawfulPath]:
-        """Lawful paths to every site that may process, by site id."""
-        asked = (site.site_id, policy.policy_id)
-        if asked not in self.reached:
-            self.reached[asked] = self._reaching(site, policy)
-        return self.reached[asked]
-
     def _reaching(self, site: Site, policy: ResidencyPolicy) -> dict[str, LawfulPath]:
         return {
             target: path
@@ -237,26 +249,6 @@ def _shed(key: RouteKey, groups: tuple[GroupShare, ...], *, reason: str) -> Rout
     )
 
 
-def _served(
-    key: RouteKey,
-    weights: Mapping[str, Fraction],
-    offer: _Offer,
-    *,
-    transit: Mapping[str, tuple[str, ...]],
-    shed_bp: int,
-    groups: tuple[GroupShare, ...],
-) -> Route:
-    shares = _shares(weights, transit)
-    return Route(
-        key=key,
-        decision=RouteDecision.SERVE,
-        shares=shares,
-        backups=_backups(offer.placed, offer.reachable, taken={s.site_id for s in shares}),
-        shed_basis_points=shed_bp,
-        groups=groups,
-    )
-
-
 def _shed_bp(entry: _Entry) -> int:
     if not entry.shed:
         return 0
@@ -267,19 +259,23 @@ def _shed_bp(entry: _Entry) -> int:
     return round(shed * WHOLE_BP / (shed + served))
 
 
-def _transits(reachable: Mapping[str, LawfulPath]) -> dict[str, tuple[str, ...]]:
-    return {site_id: path.transit_countries for site_id, path in reachable.items()}
-
-
 def _shares(
-    weights: Mapping[str, Fraction], transit: Mapping[str, tuple[str, ...]]
+    weights: Mapping[str, Fraction],
+    reachable: Mapping[str, LawfulPath],
+    *,
+    planned: Mapping[str, tuple[str, ...]],
 ) -> tuple[SiteShare, ...]:
+    """Shares in proportion to `weights`, over the `planned` paths and else the lawful ones."""
     parts = split_bp(weights)
     return tuple(
         SiteShare(
             site_id=site_id,
             basis_points=parts[site_id],
-            transit_countries=transit.get(site_id, ()),
+            transit_countries=planned[site_id]
+            if site_id in planned
+            else reachable[site_id].transit_countries
+            if site_id in reachable
+            else (),
         )
         for site_id in sorted(parts)
         if parts[site_id]

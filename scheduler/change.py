@@ -25,7 +25,7 @@ from scheduler.prefixes import SiteStart, check_prefixes
 from scheduler.reconcile import GroupChange
 from scheduler.state import HOLDS_HARDWARE, CycleState
 from sites.assignment import SiteAssignment
-from sites.digest import digest
+from sites.assignment_json import assignment_digest
 from sites.errors import Violation
 from sites.fit import check_fit
 from sites.telemetry import ReplicaState
@@ -139,8 +139,8 @@ def _finished(
         fits = [check_fit(a) for phase in phases for a in phase.assignments]
         violations = (*violations, *(v for found in fits for v in found))
     version = phases[-1].rank[1] if phases else state.version + 1
-    finals = {s: replace(a, version=version) for s, a in sorted(cut.items())}
-    finals |= {a.site_id: a for a in (phases[-1].assignments if phases else ())}
+    last = {a.site_id: a for a in (phases[-1].assignments if phases else ())}
+    finals = {s: last.get(s) or replace(a, version=version) for s, a in sorted(cut.items())}
     return Change(
         problem=aim.problem,
         plan=aim.plan,
@@ -156,18 +156,14 @@ def _each_once(violations: Iterable[Violation]) -> tuple[Violation, ...]:
 
 def _with_parents(state: CycleState, phases: tuple[Phase, ...]) -> tuple[Phase, ...]:
     """Name in each assignment the digest of the one it follows at its site."""
-    parents = {
-        s: digest(before)
-        for s in state.site_ids()
-        if (before := state.site(s).in_force) is not None
-    }
+    parents = {s: state.site(s).digest_in_force() for s in state.site_ids()}
     done = []
     for number, phase in enumerate(phases):
         assignments = tuple(
             replace(a, parent_digest=parents.get(a.site_id, "")) for a in phase.assignments
         )
         if number + 1 < len(phases):
-            parents |= {a.site_id: digest(a) for a in assignments}
+            parents |= {a.site_id: assignment_digest(a) for a in assignments}
         done.append(replace(phase, assignments=assignments))
     return tuple(done)
 

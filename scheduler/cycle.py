@@ -151,7 +151,7 @@ class Cycle:
             case HubsRestarted():
                 return self._planner.desk.wishes_at(event.site_ids)
             case Ticked():
-                return (*self._planner.desk.on_tick(now_ms), *self._mend_drift(now_ms))
+                return self._on_tick(now_ms)
             case SiteCordoned():
                 return self._cordons.impose(event.site_id, event.reason, now_ms)
             case _:
@@ -268,6 +268,11 @@ class Cycle:
             self._held_by = receipt.receipt_id
         elif receipt.state in (RolloutState.STOPPED, RolloutState.REJECTED):
             self._not_before_ms = now_ms + self._state.config.retry_after_ms
+
+    def _on_tick(self, now_ms: int) -> Effects:
+        if self._planner.is_quiet:
+            self._state.digest_one()
+        return (*self._planner.desk.on_tick(now_ms), *self._mend_drift(now_ms))
 
     def _mend_drift(self, now_ms: int) -> Effects:
         """Put right what has differed from the desired state for long enough."""

@@ -10,11 +10,10 @@ to the other sites. Decides the order; `rollout` walks it, `prefixes` judges it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
 
-from optimizer.assign_routes import split_bp
+from scheduler.old_ways import OldWays
 from scheduler.reconcile import GroupChange, changes_at
 from scheduler.state import CycleConfig, SiteState
 from sites.assignment import (
@@ -27,7 +26,6 @@ from sites.assignment import (
 )
 from sites.errors import Violation
 from sites.fit import check_fit
-from sites.residency import ResidencyPolicy, may_process, may_transit
 from sites.steps import Step, StepKind
 
 
@@ -124,7 +122,9 @@ def numbered(phases: tuple[Phase, ...], *, first_version: int) -> tuple[Phase, .
     done = []
     for offset, phase in enumerate(phases):
         version = first_version + offset
-        assignments = tuple(replace(a, version=version) for a in phase.assignments)
+        assignments = tuple(
+            a if a.version == version else replace(a, version=version) for a in phase.assignments
+        )
         waves = tuple(tuple(_step_at(s, version) for s in wave) for wave in phase.waves)
         done.append(replace(phase, assignments=assignments, waves=waves))
     return tuple(done)
@@ -209,16 +209,14 @@ def _targets(move: SiteMove, replicas: Mapping[str, int]) -> tuple[GroupTarget, 
 
 def _gains(moves: tuple[SiteMove, ...]) -> bool:
     """Whether some ingress will send a key to a site that does not serve it yet."""
-    serving = {
-        (m.site_id, r.key)
-        for m in moves
-        if m.before is not None
-        for r in m.before.routes
-        if r.groups
-    }
-    here = {m.site_id for m in moves}
+    serving: dict[RouteKey, set[str]] = {}
+    for move in moves:
+        for route in move.before.routes if move.before else ():
+            if route.groups:
+                serving.setdefault(route.key, set()).add(move.site_id)
+    here, nowhere = {m.site_id for m in moves}, set[str]()
     return any(
-        share.site_id in here and (share.site_id, route.key) not in serving
+        share.site_id in here and share.site_id not in serving.get(route.key, nowhere)
         for m in moves
         for route in m.final.routes
         for share in (*route.shares, *route.backups)
@@ -227,14 +225,12 @@ def _gains(moves: tuple[SiteMove, ...]) -> bool:
 
 def _opening(move: SiteMove) -> SiteAssignment:
     """Ingress as before, serving as before plus what is new."""
-    before = {r.key: r for r in (move.before.routes if move.before else ())}
+    old_ways = OldWays(move.before, move.final, move.changes)
     routes = []
-    for final in move.final.routes:
-        old = before.get(final.key)
-        policy = _policy(move.final, final.key)
-        groups = _kept_groups(move, old, policy) or final.groups
-        if old is not None and _is_lawful(move, old, policy):
-            routes.append(replace(old, groups=groups))
+    for final, old in _paired(move):
+        groups = old_ways.groups(old) or final.groups
+        if old is not None and old_ways.is_lawful(old):
+            routes.append(_with_groups(old, groups))
         elif old is None and move.fresh and final.decision is RouteDecision.SERVE:
             routes.append(
                 Route(
@@ -246,57 +242,31 @@ def _opening(move: SiteMove) -> SiteAssignment:
                 )
             )
         else:  # what is in force is unknown or unlawful by now: the new way at once
-            routes.append(replace(final, groups=groups))
+            routes.append(_with_groups(final, groups))
     return replace(move.final, groups=_held_targets(move), routes=tuple(routes))
 
 
 def _moving(move: SiteMove) -> SiteAssignment:
     """Ingress as wanted, serving as wanted plus old keys that somebody may still send."""
-    before = {r.key: r for r in (move.before.routes if move.before else ())}
-    routes = []
-    for final in move.final.routes:
-        groups = final.groups
-        if not groups:
-            policy = _policy(move.final, final.key)
-            groups = _kept_groups(move, before.get(final.key), policy)
-        routes.append(replace(final, groups=groups))
-    return replace(move.final, groups=_held_targets(move), routes=tuple(routes))
-
-
-def _policy(assignment: SiteAssignment, key: RouteKey) -> ResidencyPolicy | None:
-    return next((p for p in assignment.policies if p.policy_id == key.residency_policy_id), None)
-
-
-def _kept_groups(
-    move: SiteMove, old: Route | None, policy: ResidencyPolicy | None
-) -> tuple[GroupShare, ...]:
-    """The old serving groups that still run, if the new law and the new services allow them."""
-    if old is None or policy is None:
-        return ()
-    if not may_process(policy, country=move.final.country, tags=move.final.residency_tags):
-        return ()
-    variants = dict(move.final.services).get(old.key.service_id, ())
-    alive = {c.group.group_id for c in move.changes if c.alive and c.group.variant_id in variants}
-    weights = {
-        g.group_id: Fraction(g.basis_points)
-        for g in old.groups
-        if g.group_id in alive and g.basis_points
-    }
-    if not weights:
-        return ()
-    parts = split_bp(weights)
-    return tuple(GroupShare(group_id=g, basis_points=parts[g]) for g in sorted(parts))
-
-
-def _is_lawful(move: SiteMove, old: Route, policy: ResidencyPolicy | None) -> bool:
-    """Whether the old ingress role of a key may go on under the new law."""
-    if policy is None:
-        return False
-    places = {p.site_id: (p.country, p.residency_tags) for p in move.final.peers}
-    places[move.site_id] = (move.final.country, move.final.residency_tags)
-    return may_transit(policy, country=move.final.country) and all(
-        share.site_id in places
-        and may_process(policy, country=places[share.site_id][0], tags=places[share.site_id][1])
-        and all(may_transit(policy, country=c) for c in share.transit_countries)
-        for share in (*old.shares, *old.backups)
+    old_ways = OldWays(move.before, move.final, move.changes)
+    routes = tuple(
+        final
+        if final.groups or old is None or not old.groups
+        else _with_groups(final, old_ways.groups(old))
+        for final, old in _paired(move)
     )
+    return replace(move.final, groups=_held_targets(move), routes=routes)
+
+
+def _paired(move: SiteMove) -> Iterable[tuple[Route, Route | None]]:
+    """Each final route with the one in force for its key."""
+    before = move.before.routes if move.before else ()
+    if [r.key for r in before] == [r.key for r in move.final.routes]:
+        return zip(move.final.routes, before, strict=True)
+    known = {r.key: r for r in before}
+    return ((final, known.get(final.key)) for final in move.final.routes)
+
+
+def _with_groups(route: Route, groups: tuple[GroupShare, ...]) -> Route:
+    """The route itself where nothing changes, so that it stays known as the same."""
+    return route if route.groups == groups else replace(route, groups=groups)

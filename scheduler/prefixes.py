@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from scheduler.phases import Phase
 from sites.assignment import GroupTarget, Route, RouteKey, SiteAssignment
@@ -19,6 +20,12 @@ from sites.fit import POWER_TOLERANCE_W, possible_draw_w
 from sites.steps import Step, StepKind
 
 Place = tuple[str, RouteKey]
+
+Answering = Mapping[RouteKey, frozenset[str]]
+"""Sites that answer a key; equal sets are one object."""
+
+Void = Mapping[int, tuple[str, ...]]
+"""Sites that a route, by its place in the assignment, sends to although they do not answer."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,6 +49,7 @@ class _World:
     `routes[site]` lists the assignments whose routes may be in force there (None: no route at all;
     empty: unknown). `ready` is the fewest ready and `alive` the most living replicas of a group.
     `excused` are the places that routes of the starting `ranks` send to although nothing answers.
+    `void` says what each assignment, by its identity, sends into the void while `answering` holds.
     """
 
     routes: dict[str, tuple[SiteAssignment | None, ...]]
@@ -50,20 +58,23 @@ class _World:
     targets: dict[str, GroupTarget] = field(default_factory=dict)
     ranks: dict[str, tuple[int, int]] = field(default_factory=dict)
     excused: frozenset[Place] = frozenset()
+    answering: Answering = field(default_factory=dict)
+    void: dict[int, Void] = field(default_factory=dict)
 
 
 def check_prefixes(
-    phases: Iterable[Phase], *, starts: Iterable[SiteStart]
+    phases: tuple[Phase, ...], *, starts: Iterable[SiteStart]
 ) -> tuple[Violation, ...]:
     """Every unsafe prefix as a violation (``prefix_power``, ``prefix_accelerators``,
     ``prefix_absent_route``), each once; empty if all are safe.
 
     `starts` holds every site that serves, also those that take no part in the change.
     """
-    world = _open(tuple(starts))
+    starts = tuple(starts)
+    world = _open(starts)
     world.excused = _broken(world)
     found: dict[tuple[str, str], Violation] = {}
-    for phase in phases:
+    for phase in phases:  # all of them live to the end: `void` knows assignments by identity
         for assignment in phase.assignments:
             world.targets |= {t.group.group_id: t for t in assignment.groups}
         for wave in phase.waves:
@@ -156,10 +167,8 @@ def _none_wanted(target: GroupTarget) -> GroupTarget:
 
 
 def _routes(world: _World, phase: Phase) -> Iterable[Violation]:
-    answering = _answering(world)
-    for site_id, rank, place in _sent(world):
-        excused = place in world.excused and rank == world.ranks.get(site_id)
-        if place not in answering and not excused:
+    for site_id, rank, place in _unanswered(world):
+        if place not in world.excused or rank != world.ranks.get(site_id):
             yield Violation(
                 code="prefix_absent_route",
                 subject=f'site "{site_id}": route "{place[1].route_id}" to "{place[0]}"',
@@ -169,38 +178,78 @@ def _routes(world: _World, phase: Phase) -> Iterable[Violation]:
             )
 
 
-def _answering(world: _World) -> frozenset[Place]:
-    """(site, key) that are answered whichever of the possible routes is in force."""
-    answering: set[Place] = set()
+def _answering(world: _World) -> Answering:
+    """Where a key is answered whichever of the possible routes is in force."""
+    answering: dict[RouteKey, set[str]] = {}
     for site_id, possible in world.routes.items():
         sure: set[RouteKey] | None = None
         for assignment in possible:
             routes = () if assignment is None else assignment.routes
-            keys = {r.key for r in routes if _has_ready(world, r)}
+            keys = {r.key for r in routes if r.groups and _has_ready(world, r)}
             sure = keys if sure is None else sure & keys
-        answering |= {(site_id, key) for key in sure or ()}
-    return frozenset(answering)
+        for key in sure or ():
+            answering.setdefault(key, set()).add(site_id)
+    one: dict[frozenset[str], frozenset[str]] = {}
+    frozen = ((key, frozenset(site_ids)) for key, site_ids in answering.items())
+    return {key: one.setdefault(site_ids, site_ids) for key, site_ids in frozen}
 
 
 def _has_ready(world: _World, route: Route) -> bool:
-    return bool(route.groups) and all(
-        world.ready.get(g.group_id, 0) > 0 for g in route.groups if g.basis_points
-    )
+    return all(world.ready.get(g.group_id, 0) > 0 for g in route.groups if g.basis_points)
 
 
-def _sent(world: _World) -> Iterable[tuple[str, tuple[int, int], Place]]:
-    """(ingress site, rank of its routes, (serving site, key)) under any of the possible routes."""
+def _unanswered(world: _World) -> Iterable[tuple[str, tuple[int, int], Place]]:
+    """(ingress site, rank of its routes, place not answering) under any of the possible routes."""
+    answering = _answering(world)
+    if answering != world.answering:
+        world.answering, world.void = answering, {}
     for site_id in sorted(world.routes):
+        like = None
         for assignment in world.routes[site_id]:
             if assignment is None:
                 continue
-            for route in assignment.routes:
-                for share in (*route.shares, *route.backups):
-                    if share.basis_points:
-                        yield site_id, assignment.rank, (share.site_id, route.key)
+            if id(assignment) not in world.void:
+                world.void[id(assignment)] = _sent_into_void(world, assignment, like)
+            for n, missing in world.void[id(assignment)].items():
+                for target in missing:
+                    yield site_id, assignment.rank, (target, assignment.routes[n].key)
+            like = assignment
+
+
+def _sent_into_void(world: _World, assignment: SiteAssignment, like: SiteAssignment | None) -> Void:
+    """What no site answers of an assignment; where it holds the very route of the one before, that
+    one's answer holds. Many routes share shares, and many keys who answers them: each such pair is
+    compared once, known by the identity of objects that outlive the check.
+    """
+    before = like.routes if like else ()
+    known = world.void[id(like)] if like else {}
+    void: dict[int, tuple[str, ...]] = {}
+    compared: dict[tuple[int, int, int], tuple[str, ...]] = {}
+    nowhere = frozenset[str]()
+    for n, (route, old) in enumerate(zip_longest(assignment.routes, before)):
+        if route is old:
+            missing = known.get(n, ())
+        elif route is None:
+            break  # the one before has more
+        else:
+            there = world.answering.get(route.key, nowhere)
+            asked = (id(route.shares), id(route.backups), id(there))
+            if asked not in compared:
+                compared[asked] = _not_there(route, there)
+            missing = compared[asked]
+        if missing:
+            void[n] = missing
+    return void
+
+
+def _not_there(route: Route, there: frozenset[str]) -> tuple[str, ...]:
+    return tuple(
+        share.site_id
+        for share in (*route.shares, *route.backups)
+        if share.basis_points and share.site_id not in there
+    )
 
 
 def _broken(world: _World) -> frozenset[Place]:
     """What is sent into the void before the change begins: mended by it, not caused."""
-    answering = _answering(world)
-    return frozenset(place for _, _, place in _sent(world) if place not in answering)
+    return frozenset(place for _, _, place in _unanswered(world))

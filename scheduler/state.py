@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from optimizer.assign import Issue, assignments_of
+from optimizer.assign import Issue, cut_plan
+from optimizer.assign_cut import RouteCut
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reroute_detours import Detours
@@ -18,6 +19,7 @@ from scheduler.entries import PlanAccepted
 from scheduler.forecast import Entry, forecast, observed_rates, smoothed
 from scheduler.receipt import Receipt
 from sites.assignment import ReplicaGroup, SiteAssignment
+from sites.assignment_json import assignment_digest
 from sites.hub_messages import ConnectionState
 from sites.telemetry import Hello, ReplicaObservation, ReplicaState, SiteObservation
 
@@ -92,11 +94,28 @@ class SiteState:
     drift_since_ms: int = 0
     sampled: SiteObservation | None = None
     issued: deque[SiteAssignment] = field(default_factory=lambda: deque(maxlen=ISSUED_KEPT))
+    _digested: tuple[SiteAssignment, str] | None = None
 
     @property
     def is_connected(self) -> bool:
         """Whether changes can be sent there."""
         return self.connection is ConnectionState.CONNECTED
+
+    def digest_in_force(self) -> str:
+        """Digest of what is in force ("" if nothing), worked out once."""
+        if self.in_force is None:
+            return ""
+        if not self.is_digested:
+            self._digested = (self.in_force, assignment_digest(self.in_force))
+        assert self._digested is not None, "worked out just now"
+        return self._digested[1]
+
+    @property
+    def is_digested(self) -> bool:
+        """Whether `digest_in_force` is known already."""
+        return self.in_force is None or (
+            self._digested is not None and self._digested[0] is self.in_force
+        )
 
     def see_rank(self, rank: tuple[int, int]) -> None:
         """Note the rank the agent says it has applied."""
@@ -145,7 +164,9 @@ class HeldDetours:
 
 @dataclass(kw_only=True, slots=True)
 class CycleState:
-    """Everything the loop remembers. `version` is the highest any assignment was given."""
+    """Everything the loop remembers. `version` is the highest any assignment was given; `routes`
+    are the last cut, of which the next takes over what it can.
+    """
 
     config: CycleConfig
     keys: Keys
@@ -162,6 +183,7 @@ class CycleState:
     receipts: dict[str, Receipt] = field(default_factory=dict)
     rates: dict[Entry, float] = field(default_factory=dict)
     held: HeldDetours | None = None
+    routes: RouteCut | None = None
 
     def site(self, site_id: str) -> SiteState:
         """The site's state, made on first mention (a fleet file may bring new sites)."""
@@ -217,6 +239,15 @@ class CycleState:
             running=self.running_groups(*states),
         )
 
+    def digest_one(self) -> None:
+        """Work out one digest the next change will name as a parent, if one is not known yet: those
+        of a large fleet take seconds, which a failover should not have to wait for.
+        """
+        for site_id in self.site_ids():
+            if not self.site(site_id).is_digested:
+                self.site(site_id).digest_in_force()
+                return
+
     def sample(self, site: SiteState, seen: SiteObservation) -> None:
         """Let the forecast learn from a site's counters, once per sampling interval."""
         last = site.sampled
@@ -239,7 +270,9 @@ class CycleState:
             pseudonym_keys=self.keys.pseudonym_keys,
             plan_digest=plan_digest,
         )
-        return assignments_of(problem, plan, issue)
+        made = cut_plan(problem, plan, issue, earlier=self.routes)
+        self.routes = made.routes
+        return made.assignments
 
     @property
     def serial(self) -> int:

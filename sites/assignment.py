@@ -6,8 +6,9 @@ the catalog, the fleet file or trust in whoever made it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from typing import Any
 
 from sites.catalog import ServingPoint, Variant
 from sites.errors import InvalidFactError
@@ -65,16 +66,23 @@ class RouteDecision(StrEnum):
 
 @dataclass(frozen=True, kw_only=True, slots=True, order=True)
 class RouteKey:
-    """What a gateway can tell about a request: service, tenant, residency policy in force."""
+    """What a gateway can tell about a request: service, tenant, residency policy in force.
+
+    `route_id`, ``service|tenant|policy``, follows from the rest: a large fleet looks millions of
+    keys up by it.
+    """
 
     service_id: str
     tenant_id: str
     residency_policy_id: str
+    route_id: str = field(init=False, repr=False, compare=False)
 
-    @property
-    def route_id(self) -> str:
-        """``service|tenant|policy``."""
-        return f"{self.service_id}|{self.tenant_id}|{self.residency_policy_id}"
+    def __post_init__(self) -> None:
+        route_id = f"{self.service_id}|{self.tenant_id}|{self.residency_policy_id}"
+        object.__setattr__(self, "route_id", route_id)
+
+    def __hash__(self) -> int:
+        return hash(self.route_id)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +132,12 @@ class Route:
     reason: str = ""
 
     def __post_init__(self) -> None:
+        self.require_sound()
+
+    def require_sound(self) -> None:
+        """Refuse shares that are given twice, out of range or do not sum up (InvalidFactError).
+        No rule looks at the key beyond naming it.
+        """
         name = f"route {self.key.route_id}"
         require_between(self.shed_basis_points, low=0, high=WHOLE_BP, field=f"{name}: shed")
         require_unique((s.site_id for s in self.shares), field=f"{name}: shares")
@@ -136,6 +150,21 @@ class Route:
             raise InvalidFactError(f"{name}: {self.decision} carries no shares")
         if self.groups and sum(g.basis_points for g in self.groups) != WHOLE_BP:
             raise InvalidFactError(f"{name}: group shares must sum to {WHOLE_BP} bp")
+
+    def under(self, key: RouteKey) -> Route:
+        """The same for another key, as sound as this one is."""
+        made = object.__new__(Route)
+        for read, write in _SLOTS:
+            write(made, read(self))
+        _KEY_SLOT.__set__(made, key)
+        return made
+
+
+_KEY_SLOT: Any = Route.__dict__["key"]
+_SLOTS = tuple(
+    (slot.__get__, slot.__set__) for slot in (Route.__dict__[f.name] for f in fields(Route))
+)
+"""How each field of a route is read and written, for copies by the million."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

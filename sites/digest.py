@@ -77,6 +77,8 @@ def _write(value: Any, put: Callable[[str], None]) -> None:
             _write(one, put)
             before = ","
         put("]" if value else "[]")
+    elif isinstance(value, enum.Enum):
+        _write(value.value, put)
     elif dataclasses.is_dataclass(kind):
         for before, name in _keys(kind):
             put(before)

@@ -8,9 +8,11 @@ decides nothing about signatures, ranks or expiry (`agents.trusted_plan`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from operator import attrgetter
 
 from sites.assignment import GroupTarget, Peer, Route, SiteAssignment, SiteShare
-from sites.errors import Violation
+from sites.errors import InvalidFactError, Violation
 from sites.fleet import HardwarePool
 from sites.residency import ResidencyPolicy, may_process, may_transit
 
@@ -35,13 +37,16 @@ def possible_draw_w(
     )
 
 
+_said_by = attrgetter("decision", "shares", "backups", "shed_basis_points", "groups")
+
+
 def check_fit(assignment: SiteAssignment) -> tuple[Violation, ...]:
     """Every limit of its own site the assignment breaks; empty if it fits.
 
     Codes: ``site_power``, ``pool_accelerators``, ``accelerator_memory``, ``wrong_accelerator``,
     ``wrong_accelerators_per_replica``, ``unknown_pool``, ``wrong_site``, ``unknown_policy``,
     ``residency``, ``transit``, ``absent_group``, ``variant_not_allowed``, ``unknown_service``,
-    ``unknown_tenant``, ``unknown_peer``.
+    ``unknown_tenant``, ``unknown_peer``, ``unsound_route``.
     """
     return (
         *_check_power(assignment),
@@ -114,41 +119,90 @@ def _check_point(target: GroupTarget, pool: HardwarePool) -> Iterable[Violation]
 
 
 def _check_routes(assignment: SiteAssignment) -> Iterable[Violation]:
-    policies = {p.policy_id: p for p in assignment.policies}
-    peers = {p.site_id: p for p in assignment.peers}
-    services = dict(assignment.services)
-    tenants = {t.tenant_id for t in assignment.tenants}
-    targets = {t.group.group_id: t for t in assignment.groups}
-    for route in sorted(assignment.routes, key=lambda r: r.key):
-        subject = f'site "{assignment.site_id}": route "{route.key.route_id}"'
-        policy = policies.get(route.key.residency_policy_id)
-        if policy is None:
-            yield _refused("unknown_policy", subject, "", route.key.residency_policy_id)
-            continue
-        if route.key.service_id not in services:
-            yield _refused("unknown_service", subject, "", route.key.service_id)
-            continue
-        if route.key.tenant_id not in tenants:
-            yield _refused("unknown_tenant", subject, "", route.key.tenant_id)
-        yield from _check_groups(assignment, route, policy, targets, subject)
-        for share in (*route.shares, *route.backups):
-            yield from _check_share(assignment, share, policy, peers, subject)
+    """Routes that share service, policy and all they say differ in tenants only, so each such kind
+    is looked at once; it is known by the identity of what the assignment holds.
+    """
+    ground = _Ground.of(assignment)
+    is_sound: dict[tuple[object, ...], bool] = {}
+    faulty = []
+    for route in assignment.routes:
+        key = route.key
+        kind = (key.service_id, key.residency_policy_id, *map(id, _said_by(route)))
+        sound = is_sound.get(kind)
+        if sound is None:
+            sound = is_sound[kind] = next(iter(_check_way(ground, route)), None) is None
+        if not sound or key.tenant_id not in ground.tenants:
+            faulty.append(route)
+    for route in sorted(faulty, key=lambda r: r.key):
+        yield from _check_route(ground, route)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Ground:
+    """What the routes of an assignment are judged by, all of it the assignment's own."""
+
+    assignment: SiteAssignment
+    policies: Mapping[str, ResidencyPolicy]
+    peers: Mapping[str, Peer]
+    services: Mapping[str, tuple[str, ...]]
+    tenants: frozenset[str]
+    targets: Mapping[str, GroupTarget]
+
+    @classmethod
+    def of(cls, assignment: SiteAssignment) -> _Ground:
+        return cls(
+            assignment=assignment,
+            policies={p.policy_id: p for p in assignment.policies},
+            peers={p.site_id: p for p in assignment.peers},
+            services=dict(assignment.services),
+            tenants=frozenset(t.tenant_id for t in assignment.tenants),
+            targets={t.group.group_id: t for t in assignment.groups},
+        )
+
+
+def _check_route(ground: _Ground, route: Route) -> Iterable[Violation]:
+    subject = _subject(ground, route)
+    is_known = (
+        route.key.residency_policy_id in ground.policies and route.key.service_id in ground.services
+    )
+    if is_known and route.key.tenant_id not in ground.tenants:
+        yield _refused("unknown_tenant", subject, "", route.key.tenant_id)
+    yield from _check_way(ground, route)
+
+
+def _check_way(ground: _Ground, route: Route) -> Iterable[Violation]:
+    """Everything but who asks."""
+    subject = _subject(ground, route)
+    policy = ground.policies.get(route.key.residency_policy_id)
+    if policy is None:
+        yield _refused("unknown_policy", subject, "", route.key.residency_policy_id)
+        return
+    if route.key.service_id not in ground.services:
+        yield _refused("unknown_service", subject, "", route.key.service_id)
+        return
+    try:
+        route.require_sound()
+    except InvalidFactError as fault:  # a copy for another tenant is not judged when it is made
+        yield _refused("unsound_route", subject, "shares that sum up", str(fault))
+    yield from _check_groups(ground, route, policy, subject)
+    for share in (*route.shares, *route.backups):
+        yield from _check_share(ground.assignment, share, policy, ground.peers, subject)
+
+
+def _subject(ground: _Ground, route: Route) -> str:
+    return f'site "{ground.assignment.site_id}": route "{route.key.route_id}"'
 
 
 def _check_groups(
-    assignment: SiteAssignment,
-    route: Route,
-    policy: ResidencyPolicy,
-    targets: Mapping[str, GroupTarget],
-    subject: str,
+    ground: _Ground, route: Route, policy: ResidencyPolicy, subject: str
 ) -> Iterable[Violation]:
-    allowed = dict(assignment.services)[route.key.service_id]
+    assignment, allowed = ground.assignment, ground.services[route.key.service_id]
     if route.groups and not may_process(
         policy, country=assignment.country, tags=assignment.residency_tags
     ):
         yield _unlawful(subject, policy, assignment.country, assignment.residency_tags)
     for share in route.groups:
-        target = targets.get(share.group_id)
+        target = ground.targets.get(share.group_id)
         if target is None or target.replicas < 1:
             yield Violation(
                 code="absent_group",

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from optimizer.assign import Issue, assignments_of
 from sites.assignment import (
@@ -19,6 +21,7 @@ from sites.assignment import (
 from sites.fit import check_fit, possible_draw_w
 from sites.residency import ResidencyPolicy
 from tests.optimizer import builders as b
+from tests.sites.plain_fit import plain_route_faults
 
 GROUP = "a/p/v/x1"
 
@@ -63,6 +66,15 @@ def through(country: str) -> Callable[[SiteAssignment], SiteAssignment]:
     )
 
 
+def half(one: SiteAssignment) -> SiteAssignment:
+    """Shares that sum to half: no route can be made so, only one that is made may be spoilt."""
+    first, *rest = one.routes
+    spoilt = first.under(first.key)
+    share = SiteShare(site_id="a", basis_points=5_000)
+    object.__setattr__(spoilt, "shares", (share,))
+    return replace(one, routes=(spoilt, *rest))
+
+
 PLANTED: dict[str, Callable[[SiteAssignment], SiteAssignment]] = {
     "site_power": lambda one: replace(one, power_budget_w=299.0),
     "pool_accelerators": lambda one: with_target(one, replicas=5),
@@ -87,6 +99,7 @@ PLANTED: dict[str, Callable[[SiteAssignment], SiteAssignment]] = {
     "unknown_peer": lambda one: with_route(
         one, shares=(SiteShare(site_id="nowhere", basis_points=10_000),)
     ),
+    "unsound_route": half,
     "residency": only_in("FR"),
     "transit": through("CH"),
 }
@@ -130,3 +143,52 @@ def test_a_violation_says_subject_limit_actual_unit_and_remedy() -> None:
 def test_a_share_of_no_group_is_no_route() -> None:
     share = GroupShare(group_id="a/p/w/x1", basis_points=10_000)
     assert codes(with_route(fitting(), groups=(share,))) == {"absent_group"}
+
+
+IDS = st.sampled_from(["a", "b", "nowhere"])
+WAYS = st.lists(
+    st.tuples(IDS, st.sampled_from([(), ("CH",), ("FR", "CH")])),
+    max_size=2,
+    unique_by=lambda w: w[0],
+)
+GROUPS = st.sampled_from([(), (GROUP,), ("a/p/w/x1",)])
+KEYS = st.builds(
+    RouteKey,
+    service_id=st.sampled_from(["chat", "fast"]),
+    tenant_id=st.sampled_from(["t", "u", "stranger"]),
+    residency_policy_id=st.sampled_from(["any", "eu", "lost"]),
+)
+
+
+@st.composite
+def assignments_with_any_routes(draw: st.DrawFn) -> SiteAssignment:
+    """Few ways under many keys, lawful or not; some keys share all they say, some are equal to it
+    yet are objects of their own.
+    """
+    law = ResidencyPolicy(
+        policy_id="eu",
+        processing_countries=draw(st.sampled_from([("DE",), ("DE", "FR"), ("CH",)])),
+        transit_countries=draw(st.sampled_from([(), ("CH",)])),
+    )
+    one = replace(fitting(), policies=(b.ANYWHERE, law))
+    keys = draw(st.lists(KEYS, unique=True, min_size=1, max_size=12))
+    made: list[Route] = []
+    for key in keys:
+        if made and draw(st.booleans()):
+            made.append(draw(st.sampled_from(made)).under(key))
+            continue
+        ways = draw(WAYS)
+        shares = tuple(
+            SiteShare(site_id=s, basis_points=10_000 // len(ways), transit_countries=crossed)
+            for s, crossed in ways
+        )
+        groups = tuple(GroupShare(group_id=g, basis_points=10_000) for g in draw(GROUPS))
+        decision = RouteDecision.SERVE if shares else RouteDecision.SHED
+        made.append(Route(key=key, decision=decision, shares=shares, groups=groups))
+    return replace(one, routes=tuple(made))
+
+
+@settings(deadline=None, max_examples=200)
+@given(assignments_with_any_routes())
+def test_kinds_of_routes_are_judged_as_each_route_would_be(assignment: SiteAssignment) -> None:
+    assert check_fit(assignment) == tuple(plain_route_faults(assignment))
