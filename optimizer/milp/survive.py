@@ -247,6 +247,10 @@ class Recourse:
         highs, rows = self._highs, np.arange(len(upper), dtype=np.int32)
         highs.changeRowsBounds(len(rows), rows, lower, upper)
         highs.run()
+        if highs.getModelStatus() is highspy.HighsModelStatus.kInfeasible:
+            # all may be exposed, so it is not: from the basis of another plan HiGHS has erred
+            highs.clearSolver()
+            highs.run()
         self._watch.end()
         if highs.getModelStatus() == highspy.HighsModelStatus.kInterrupt:
             raise TimeIsOverError
@@ -257,7 +261,7 @@ class Recourse:
     def _limit(self, key: RowKey, n: Mapping[str, float]) -> float:
         family, subject = key
         if family == "throughput":
-            return n.get(subject, 0.0) * self.usable[subject]
+            return max(0.0, n.get(subject, 0.0)) * self.usable[subject]
         whole = self._whole_limit(key)
         if family == "supply_limit":
             idle = sum(
