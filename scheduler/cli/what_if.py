@@ -6,6 +6,7 @@ Nothing is written or carried out. What the changes mean is `optimizer.whatif`'s
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from scheduler.cli.output import CliError, ExitCode
@@ -58,9 +59,16 @@ def _differ(before: Side, after: Side) -> bool:
 def _show_lines(session: Session, changes: tuple[str, ...], found: Comparison) -> None:
     from optimizer.compare import comparison_lines
 
+    show_lines(session, changes, comparison_lines(found))
+
+
+def show_lines(
+    session: Session, changes: tuple[str, ...], lines: Iterable[tuple[str, Figure | None]]
+) -> None:
+    """The changes, and what they come to, each line in the colour of its figure."""
     for change in changes:
         session.out.line(f"What if: {change}", style="bold")
-    for text, figure in comparison_lines(found):
+    for text, figure in lines:
         session.out.line(text, style=style_of(figure))
 
 
