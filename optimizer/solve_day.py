@@ -236,7 +236,7 @@ def _bounded(
     hours = [hour_of(problem, at, running=problem.running) for at in range(len(schedule.periods))]
     found = hours_bound_usd(hours, cuts=chain.cuts, time_s=time_s)
     if found is None:
-        why = "time_limit_s was spent before any hour's relaxation was solved"
+        why = "the relaxation of no hour was solved in its time; raise time_limit_s"
         return replace(schedule, method=f"{schedule.method}; no bound: {why}")
     cost, floor = schedule.cost_usd, fsum(trivial_bound_usd_per_h(one) for one in hours)
     bound = min(cost, max(found, floor))

@@ -44,6 +44,9 @@ BLOCK_ARCS_MOST = 22_000
 """Arcs times hours of a block: beyond, time grows faster than the bound."""
 
 _MOST_ROUNDS = 12
+_LITTLE = 0.01
+"""Part of what may be deferred to a block that its prices reckon with."""
+
 _SOLVED = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty)
 _OVER_ALL = frozenset({"tenant_budget", "carbon_cap"})
 """Row families over all hours."""
@@ -98,6 +101,9 @@ class _Day:
         self.over_all = np.isin(self.family, list(_OVER_ALL))
         self.eager = matrix.rows.count
         self.most = self._finite()
+        self.little = np.zeros(len(self.most))
+        for p in matrix.horizon:
+            self.little[p.column("defer")] = _LITTLE * p.defer.most_rps
 
     def _finite(self) -> Floats:
         """The most of each column that some cheapest schedule has: a supply's limit, and of a risk
@@ -197,19 +203,24 @@ class _Block:
         return np.flatnonzero(mine | day.over_all)
 
     def _within(self, rows: Places, *, part: float) -> SparseRows:
-        """Rows over the block's columns alone; of limits over the day its part."""
+        """Rows over the block's columns alone; of limits over the day its part. A little of what
+        may come from hours before is taken to come: an hour that nobody asks anything of would
+        have no price, and waiting for it be free.
+        """
         low, high = self._span
         some = self.day.rows.only(rows)
         row = np.repeat(np.arange(some.count), np.diff(some.start))
         inside = (some.index >= low) & (some.index < high)
         counts = np.bincount(row[inside], minlength=some.count)
         share = np.where(self.day.over_all[rows], part, 1.0)
+        comes = np.where(inside, 0.0, some.value * self.day.little[some.index])
+        known = np.bincount(row, weights=comes, minlength=some.count)
         return SparseRows(
             start=np.concatenate(([0], np.cumsum(counts))).astype(np.int32),
             index=(some.index[inside] - low).astype(np.int32),
             value=some.value[inside],
-            lower=some.lower * share,
-            upper=some.upper * share,
+            lower=some.lower * share - known,
+            upper=some.upper * share - known,
         )
 
     def _solver(self, time_s: float) -> Any:

@@ -115,7 +115,9 @@ def plan(
     given = {name: value for name, value in limits.items() if value is not None}
     asked = _ask(session, paths, period=period, plan_policy=given)
     if changes:
-        differs = _what_if(session, asked, changes, periods=periods, full=full)
+        from scheduler.cli.what_if import show_what_if
+
+        differs = show_what_if(session, asked, changes, periods=periods, full=full)
     elif periods is not None:
         differs = _plan_day(session, asked, periods=periods, out_path=out_path)
     else:
@@ -141,19 +143,6 @@ def _plan_once(
         differs = _show(session, saved, outcome, full=full)
     _note_saved(session, out_path)
     return differs
-
-
-def _what_if(
-    session: Session, asked: Asked, changes: tuple[str, ...], *, periods: int | None, full: bool
-) -> bool:
-    """Compare the plan, or that of so many hours, with the one after the changes."""
-    if periods is None:
-        from scheduler.cli.what_if import show_what_if
-
-        return show_what_if(session, asked, changes, full=full)
-    from scheduler.cli.what_if_day import show_what_if_day
-
-    return show_what_if_day(session, asked.problem, changes, periods=periods, full=full)
 
 
 def _plan_day(session: Session, asked: Asked, *, periods: int, out_path: Path | None) -> bool:

@@ -104,6 +104,15 @@ def test_it_says_nearly_all(block_arcs: int, monkeypatch: pytest.MonkeyPatch) ->
     assert bound == pytest.approx(12.12, abs=1e-6)
 
 
+def test_an_hour_nobody_asks_anything_of_is_no_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is born in a dear hour waits for one without demand: 10 req/s cost $1.03 there."""
+    monkeypatch.setattr(day_bound, "BLOCK_ARCS_MOST", 1)
+    base = days.dear_then_cheap()
+    problem = replace(base, classes=(days.class_at("later", [0.0, 10.0], deferrable_h=2),))
+    assert relaxed(problem, periods=4) == pytest.approx(1.03, rel=1e-6)
+    assert rolled(problem, periods=4).gap == pytest.approx(0.0, abs=SLACK)
+
+
 def test_an_hour_that_starts_everything_counts_the_starts() -> None:
     problem = replace(
         days.dear_then_cheap(), plan_policy=replace(b.DEFAULT_POLICY, migration_usd_per_gib=7.0)
