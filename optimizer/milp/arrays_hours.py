@@ -86,17 +86,21 @@ def lay_out_hours(
 
 def _with_standby(tables: Tables, arcs: ArcTable) -> ArcTable:
     """The arcs, and those there are once a class's site of entry is lost: they too say which groups
-    are worth having and how many replicas of each. In no order.
+    are worth having and how many replicas of each. In no order. A class that asks nothing keeps no
+    replica busy; its groups are there all the same.
     """
     class_at = {class_id: at for at, class_id in enumerate(tables.classes.ids)}
     group_at = {tables.group_id(at): at for at in range(tables.groups.count)}
     known = set(zip(arcs.cls.tolist(), arcs.group.tolist(), strict=True))
     more = [
-        (class_at[a.class_id], group_at[a.group.group_id], a.replica_seconds)
-        for a in standby_arcs(tables.problem)
-        if a.class_id in class_at
+        (
+            class_at.get(a.class_id, 0),
+            group_at[a.group.group_id],
+            a.replica_seconds if a.class_id in class_at else 0.0,
+        )
+        for a in (standby_arcs(tables.problem) if class_at else ())
     ]
-    new = [one for one in more if one[:2] not in known]
+    new = [one for one in more if one[2] == 0 or one[:2] not in known]
     none = np.zeros(len(new))
     return ArcTable(
         cls=np.concatenate((arcs.cls, ints(cls for cls, _, _ in new))),

@@ -152,7 +152,7 @@ def search_hours(
         horizon = formulate_hours(asked)
         for f, known in zip(horizon, cuts, strict=False):
             if known:
-                _add_cuts(f, known)
+                add_cuts(f, known)
         point = rounds.run(compile_model(horizon[0]), start=start, near=near)
         best = replace(
             best,
@@ -340,7 +340,7 @@ def _first_cuts(asked: Horizon) -> list[tuple[SurvivalCut, ...]]:
     return found
 
 
-def _add_cuts(f: Formulation, cuts: Sequence[SurvivalCut]) -> None:
+def add_cuts(f: Formulation, cuts: Sequence[SurvivalCut]) -> None:
     """Rows for cuts whose `least` counts the rates before deferral: what is deferred from an hour
     need not outlive its losses, what arrives must.
     """
@@ -363,7 +363,7 @@ def _broken(
     values: Mapping[str, Mapping[Any, float]],
     rates: Mapping[str, float],
 ) -> tuple[SurvivalCut, ...]:
-    """Cuts that ask for more risk than the point allows, as `_add_cuts` takes them: made for the
+    """Cuts that ask for more risk than the point allows, as `add_cuts` takes them: made for the
     rates after deferral, given for those before it.
     """
     n, shed, risk = (values.get(name, {}) for name in ("n", "shed", "risk"))

@@ -26,12 +26,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import fsum
 from typing import Any
 
 import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.costs import trivial_bound_usd_per_h
 from optimizer.milp.arrays import Matrix, compile_periods
 from optimizer.milp.arrays_hours import lay_out_hours
 from optimizer.milp.arrays_period import Period
@@ -68,6 +70,9 @@ def hours_bound_usd(
     solver's seconds in all.
     """
     matrix = compile_periods(lay_out_hours(hours, pending={}, cuts=cuts))
+    if not any(p.tables.classes.count for p in matrix.horizon):
+        # nothing asked: groups for after a loss have no columns then, but may idle where that pays
+        return fsum(trivial_bound_usd_per_h(one) for one in hours)
     day = _Day(matrix)
     arcs = max(p.arcs.count for p in matrix.horizon)
     hours_each = max(1, BLOCK_ARCS_MOST // max(1, arcs))
