@@ -25,7 +25,7 @@ BINDING_SHOWN = 6
 OPTIMAL_GAP = 1e-6
 """Relative gap below which a plan is called optimal."""
 
-_TERMS = (
+COST_TERMS = (
     ("hardware", "hardware_usd_per_h"),
     ("energy", "energy_usd_per_h"),
     ("  of it cooling", "cooling_usd_per_h"),
@@ -36,6 +36,8 @@ _TERMS = (
     ("sites", "site_usd_per_h"),
     ("risk", "risk_usd_per_h"),
 )
+"""Terms of a cost as a comparison names them, and the fields they are."""
+
 _DUST = 5e-7
 _SMALL = 5e-5
 _WATTS = ((1e6, "MW"), (1e3, "kW"))
@@ -129,7 +131,7 @@ def _bound(plan: Plan | None) -> float:
 def _figures(before: Side, after: Side) -> Iterator[Figure]:
     sides = [_Measured(before), _Measured(after)]
     yield _figure("cost", "USD/h", [m.cost("total_usd_per_h") for m in sides])
-    for name, term in _TERMS:
+    for name, term in COST_TERMS:
         pair = [m.cost(term) for m in sides]
         if any(pair):
             yield _figure(f"  {name}", "USD/h", pair)
@@ -209,41 +211,57 @@ def _binding(side: Side) -> tuple[str, ...]:
 
 def comparison_lines(found: Comparison) -> Iterator[tuple[str, Figure | None]]:
     """The comparison as lines, each with its figure (None: not a figure), columns aligned."""
-    rows = [_cells(f) for f in found.figures]
-    gap = next(f for f in found.figures if f.name == "gap")
-    before = _status(found.before_status, gap.before)
-    after = _status(found.after_status, gap.after)
-    table = [("", "now", "what if", "change"), ("status", before, after, ""), *rows]
+    yield from figure_lines(found.figures, before=found.before_status, after=found.after_status)
+    if found.moved_part is not None:
+        moved = f"Moved: {found.moved_part:.1%} of the traffic is served elsewhere or not at all"
+        yield moved, None
+    for text in _binding_text(found):
+        yield text, None
+    if found.least_usd_per_h is not None and found.most_usd_per_h is not None:
+        for text in proof_lines(found.least_usd_per_h, found.most_usd_per_h, per="/h"):
+            yield text, None
+
+
+def figure_lines(
+    figures: tuple[Figure, ...], *, before: SolveStatus, after: SolveStatus
+) -> Iterator[tuple[str, Figure | None]]:
+    """Figures, the first the cost and one the gap, as a table under the status of both sides."""
+    # a side has a plan where it has a cost; what else it lacks, a bound, it lacks
+    cost = figures[0]
+    missing = tuple("no plan" if v is None else "none" for v in (cost.before, cost.after))
+    gap = next(f for f in figures if f.name == "gap")
+    status = ("status", _status(before, gap.before), _status(after, gap.after), "")
+    table = [
+        ("", "now", "what if", "change"),
+        status,
+        *(_cells(f, (missing[0], missing[1])) for f in figures),
+    ]
     widths = [max(len(row[at]) for row in table) for at in range(4)]
-    about: list[Figure | None] = [None, None, *found.figures]
+    about: list[Figure | None] = [None, None, *figures]
     for row, figure in zip(table, about, strict=True):
         name, *cells = (
             text.ljust(width) if at == 0 else text.rjust(width)
             for at, (text, width) in enumerate(zip(row, widths, strict=True))
         )
         yield "  ".join((name, *cells)).rstrip(), figure
-    for text in _closing(found):
-        yield text, None
 
 
-def _closing(found: Comparison) -> Iterator[str]:
-    if found.moved_part is not None:
-        yield f"Moved: {found.moved_part:.1%} of the traffic is served elsewhere or not at all"
-    yield from _binding_text(found)
-    least, most = found.least_usd_per_h, found.most_usd_per_h
-    if least is None or most is None:
-        return
+def proof_lines(least: float, most: float, *, per: str = "", what: str = "plan") -> Iterator[str]:
+    """What it proves that the best after costs between `least` and `most` more (USD `per`)."""
     if most - least <= _DUST:
         return
-    if found.within_gaps:
+    if least <= 0 <= most:
         yield (
-            "Within the gap: the difference in cost is no more than the gaps of the two plans "
-            f"together ({_usd(most - least)}/h); a smaller --gap would tell"
+            f"Within the gap: the difference in cost is no more than the gaps of the two {what}s "
+            f"together ({_usd(most - least)}{per}); a smaller --gap would tell"
         )
     else:
         low, high = sorted((abs(least), abs(most)))
         more = "more" if least > 0 else "less"
-        yield f"Proven: the best plan costs {_usd(low)}/h to {_usd(high)}/h {more} after the change"
+        yield (
+            f"Proven: the best {what} costs {_usd(low)}{per} to {_usd(high)}{per} {more} "
+            "after the change"
+        )
 
 
 def _binding_text(found: Comparison) -> Iterator[str]:
@@ -265,7 +283,7 @@ def _status(status: SolveStatus, gap_percent: float | None) -> str:
     return words.get(status, status.value.replace("_", " "))
 
 
-def _cells(figure: Figure) -> tuple[str, str, str, str]:
+def _cells(figure: Figure, missing: tuple[str, str]) -> tuple[str, str, str, str]:
     change = figure.told_change
     scale = max(abs(figure.before or 0.0), abs(figure.after or 0.0))
     told = "" if figure.change is None else "="
@@ -274,8 +292,8 @@ def _cells(figure: Figure) -> tuple[str, str, str, str]:
         if figure.before and figure.unit != "%":
             told += f" ({change / figure.before:+.1%})"
     before, after = (
-        "no plan" if value is None else _amount(value, figure.unit, scale=scale)
-        for value in (figure.before, figure.after)
+        none if value is None else _amount(value, figure.unit, scale=scale)
+        for value, none in zip((figure.before, figure.after), missing, strict=True)
     )
     return figure.name, before, after, told
 
@@ -291,12 +309,12 @@ def _usd(value: float, *, signed: bool = False) -> str:
 def _amount(value: float, unit: str, *, scale: float = 0.0, signed: bool = False) -> str:
     """A figure with its unit; `scale` is the largest of its row, so that a row has one unit."""
     plus = "+" if signed else ""
-    if unit == "USD/h":
-        return f"{_usd(value, signed=signed)}/h"
+    if unit.startswith("USD"):
+        return _usd(value, signed=signed) + unit.removeprefix("USD")
     if unit == "W":
         size, name = next(((s, n) for s, n in _WATTS if scale >= s), (1.0, "W"))
         return f"{value / size:{plus},.2f} {name}"
-    if unit == "":
-        return f"{value:{plus},.0f}"
+    if unit in ("", "req"):
+        return f"{value:{plus},.0f} {unit}".rstrip()
     digits = 2 if unit == "%" or scale >= 0.1 or scale < _SMALL else 4
     return f"{value:{plus},.{digits}f} {unit}"

@@ -7,35 +7,29 @@ Decides which of the two, what a window sees, and what the outcome is called. Th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import fsum
 
 from optimizer.arcs import Candidates, find_arcs
 from optimizer.costs import relative_gap, trivial_bound_usd_per_h
-from optimizer.milp.constraints_mix import G_PER_KG
+from optimizer.day_chain import Chain, hour_of, schedule_of
 from optimizer.milp.day import (
-    DeferKey,
     Horizon,
     Hour,
     HoursAnswer,
     replicas_of,
     search_hours,
 )
+from optimizer.milp.day_bound import hours_bound_usd
 from optimizer.milp.elastic import mending_slack
 from optimizer.milp.formulate import budget_of
-from optimizer.milp.highs import Budget, PointStatus
+from optimizer.milp.highs import PointStatus
 from optimizer.outcome import Outcome, SolveStatus
-from optimizer.problem import Problem, RunningGroup
+from optimizer.problem import Problem
 from optimizer.schedule import (
     DayOutcome,
     DaySchedule,
-    Deferral,
     PeriodPlan,
-    born_rates,
-    budget_of_tenant,
-    hour_problem,
-    left_running,
 )
 from optimizer.solve import solve
 from optimizer.verify_day import check_day
@@ -52,6 +46,12 @@ SIGHT_ARCS_MOST = 30_000
 PERIODS_MOST = 168
 """Hours of a schedule: a week."""
 
+BOUND_PART = 0.2
+"""Part of the time limit that the bound of a rolling plan may take; the hours share the rest."""
+
+_SIGHT_H = 2
+"""Hours a window sees where nothing waits: what loads ahead of the next is started in time."""
+
 _START_GAP = 0.0025
 _START_NODES = 100
 
@@ -67,9 +67,9 @@ def solve_day(
 
     One hour is `solve`'s steady state. More are planned in one search where that is small enough
     (`rolling` False), else one after the other, each looking ahead as far as the longest deferral
-    (`rolling` True); None: by size. Only the whole search bounds what any schedule costs; rolling
-    says so in its method. Raises InvalidFactError unless 1 <= periods <= 168, FatalError if the
-    solver errs.
+    (`rolling` True); None: by size. Either way the schedule has a bound, which its method names; a
+    rolling one may lack it, and says why. With a clock the time an hour leaves is that of the hours
+    after it. Raises InvalidFactError unless 1 <= periods <= 168, FatalError if the solver errs.
     """
     if not 1 <= periods <= PERIODS_MOST:
         raise InvalidFactError(f"periods: {periods} hours; give 1 to {PERIODS_MOST}")
@@ -80,7 +80,7 @@ def solve_day(
     arcs = len(candidates.arcs)
     if rolling or (rolling is None and arcs * periods > WHOLE_ARCS_MOST):
         window = _window(problem, arcs=arcs, periods=periods)
-        outcome = _rolling(problem, candidates, periods=periods, window=window)
+        outcome = _rolling(problem, candidates, periods=periods, window=window, clock=clock)
     else:
         outcome = _whole(problem, candidates, periods=periods)
     spent_ms = clock.monotonic_ms() - began_ms if clock else 0
@@ -92,7 +92,7 @@ def _single(problem: Problem, outcome: Outcome) -> DayOutcome:
     schedule = None
     if plan is not None:
         schedule = replace(
-            _schedule(
+            schedule_of(
                 [PeriodPlan(problem=problem, plan=plan)],
                 {},
                 method=plan.method,
@@ -117,7 +117,7 @@ def _window(problem: Problem, *, arcs: int, periods: int) -> int:
     """Hours a rolling plan sees at once: to the longest deadline, as far as size allows."""
     longest = max((c.deferrable_h for c in problem.classes), default=0)
     fitting = SIGHT_ARCS_MOST // max(1, arcs)
-    return max(1, min(periods, fitting, max(3, longest + 1)))
+    return max(1, min(periods, fitting, max(_SIGHT_H, longest + 1)))
 
 
 # -- all hours in one search
@@ -126,11 +126,11 @@ def _window(problem: Problem, *, arcs: int, periods: int) -> int:
 def _whole(problem: Problem, candidates: Candidates, *, periods: int) -> DayOutcome:
     guess = _guess(problem, candidates, periods=periods)
     start = [replicas_of(one) for one in guess.periods] if guess else None
-    first = _hour(problem, 0, running=problem.running)
+    first = hour_of(problem, 0, running=problem.running)
     slack = mending_slack(first, candidates.arcs)
     asked = Horizon(
         hours=tuple(
-            Hour(problem=_hour(problem, at, running=problem.running), slack=slack)
+            Hour(problem=hour_of(problem, at, running=problem.running), slack=slack)
             for at in range(periods)
         ),
         arcs=candidates.arcs,
@@ -165,9 +165,9 @@ def _guess(problem: Problem, candidates: Candidates, *, periods: int) -> DaySche
         budget,
         gap=max(budget.gap / 4, _START_GAP),
         nodes=min(budget.nodes, _START_NODES),
-        time_s=budget.time_s / (4 * periods),
+        time_s=budget.time_s / 4,
     )
-    chain = _Chain(problem, candidates, periods=periods, window=1)
+    chain = Chain(problem, candidates, periods=periods, window=1)
     schedule = chain.run(quick)
     return schedule if schedule is not None and not check_day(problem, schedule) else None
 
@@ -178,7 +178,7 @@ def _whole_schedule(
     """The better of what the search found and where it started, with the search's bound."""
     best = guess
     if found.periods and (guess is None or found.cost_usd <= guess.cost_usd):
-        best = _schedule(found.periods, found.amounts, method=method, hit_limit=found.hit_limit)
+        best = schedule_of(found.periods, found.amounts, method=method, hit_limit=found.hit_limit)
     if best is None:
         return None
     cost = best.cost_usd
@@ -198,23 +198,57 @@ def _whole_schedule(
 # -- one hour after the other
 
 
-def _rolling(problem: Problem, candidates: Candidates, *, periods: int, window: int) -> DayOutcome:
+def _rolling(
+    problem: Problem,
+    candidates: Candidates,
+    *,
+    periods: int,
+    window: int,
+    clock: Clock | None,
+) -> DayOutcome:
     budget = budget_of(problem)
+    bound_s = budget.time_s * BOUND_PART
     outcome = DayOutcome(status=SolveStatus.NO_PLAN, schedule=None)
     for presolve in (True, False):
-        chain = _Chain(problem, candidates, periods=periods, window=window)
-        limits = replace(budget, presolve=presolve, time_s=budget.time_s / periods)
+        chain = Chain(problem, candidates, periods=periods, window=window, clock=clock)
+        limits = replace(budget, presolve=presolve, time_s=budget.time_s - bound_s)
         schedule = chain.run(limits)
         outcome = replace(outcome, nodes=outcome.nodes + chain.nodes)
         if schedule is None:
             return _stuck(problem, chain, outcome=outcome, periods=periods)
-        outcome = _judged(problem, schedule, outcome=outcome, proven=False)
+        schedule = _bounded(problem, schedule, chain, time_s=bound_s)
+        proven = schedule.gap is not None and schedule.gap <= budget.gap
+        outcome = _judged(problem, schedule, outcome=outcome, proven=proven)
         if outcome.status is not SolveStatus.FAULT:
             return outcome
     return outcome
 
 
-def _stuck(problem: Problem, chain: _Chain, *, outcome: DayOutcome, periods: int) -> DayOutcome:
+def _bounded(
+    problem: Problem, schedule: DaySchedule, chain: Chain, *, time_s: float
+) -> DaySchedule:
+    """A rolled schedule with a bound on any schedule that keeps every limit, or with the reason why
+    it has none. What rounding to basis points saved is no bound's fault.
+    """
+    if chain.mends:
+        why = "a move limit lets what runs stand above other limits"
+        return replace(schedule, method=f"{schedule.method}; no bound: {why}")
+    hours = [hour_of(problem, at, running=problem.running) for at in range(len(schedule.periods))]
+    found = hours_bound_usd(hours, cuts=chain.cuts, time_s=time_s)
+    if found is None:
+        why = "the relaxation of no hour was solved in its time; raise time_limit_s"
+        return replace(schedule, method=f"{schedule.method}; no bound: {why}")
+    cost, floor = schedule.cost_usd, fsum(trivial_bound_usd_per_h(one) for one in hours)
+    bound = min(cost, max(found, floor))
+    return replace(
+        schedule,
+        bound_usd=bound,
+        gap=relative_gap(cost, bound),
+        method=f"{schedule.method}; bound by the relaxation of all hours",
+    )
+
+
+def _stuck(problem: Problem, chain: Chain, *, outcome: DayOutcome, periods: int) -> DayOutcome:
     """A chain that ended early. That proves nothing about the hours together, unless one of them
     has no plan by itself and nothing may leave it.
     """
@@ -230,115 +264,7 @@ def _stuck(problem: Problem, chain: _Chain, *, outcome: DayOutcome, periods: int
     return replace(explained, failed_period=chain.failed_period, message=message)
 
 
-class _Chain:
-    """Plans hour after hour, each in a window of it and the hours behind; keeps the first.
-
-    What it has fixed so far is its state; after `run`, `nodes`, `hit_limit` and, without a
-    schedule, `failed_period` say what happened.
-    """
-
-    def __init__(
-        self, problem: Problem, candidates: Candidates, *, periods: int, window: int
-    ) -> None:
-        self._problem = problem
-        self._arcs = candidates.arcs
-        self._count = periods
-        self._window = window
-        self._planned: list[PeriodPlan] = []
-        self._amounts: dict[DeferKey, float] = {}
-        self._pending: dict[str, dict[int, float]] = {}
-        self._running = problem.running
-        self.nodes = 0
-        self.hit_limit = ""
-        self.failed_period: int | None = None
-
-    def run(self, budget: Budget) -> DaySchedule | None:
-        """The whole chain, or None where an hour has no plan after those before it."""
-        method = f"milp hour by hour, {self._window} h in sight; no bound over all hours"
-        for at in range(self._count):
-            ahead = range(at, min(at + self._window, self._count))
-            asked = Horizon(
-                hours=tuple(self._hour(u, first=at) for u in ahead),
-                arcs=self._arcs,
-                left=self._count - at,
-                planned=1,
-                method=method,
-                pending={
-                    class_id: {at - since: rate for since, rate in sorted(rates.items())}
-                    for class_id, rates in sorted(self._pending.items())
-                },
-            )
-            found = search_hours(asked, budget)
-            self.nodes += found.nodes
-            self.hit_limit = self.hit_limit or found.hit_limit
-            if not found.periods:
-                self.failed_period = at
-                return None
-            self._planned.append(found.periods[0])
-            self._running = left_running(found.periods[0].plan)
-            self._take(found, at=at)
-        return _schedule(self._planned, self._amounts, method=method, hit_limit=self.hit_limit)
-
-    def _take(self, found: HoursAnswer, *, at: int) -> None:
-        """Keep what is answered in hour `at` of earlier demand; what else it defers stays open."""
-        self._pending = {}
-        for (class_id, start, to), rate in found.amounts.items():
-            if to == 0:
-                self._amounts[class_id, at + start, at] = rate
-            elif start <= 0:
-                waiting = self._pending.setdefault(class_id, {})
-                waiting[at + start] = waiting.get(at + start, 0.0) + rate
-
-    def _hour(self, at: int, *, first: int) -> Hour:
-        problem = _hour(self._problem, at, running=self._running)
-        slack: dict[tuple[str, str], float] = {}
-        if at == first:
-            slack = mending_slack(problem, self._arcs) | self._unspent()
-        return Hour(problem=problem, slack=slack)
-
-    def _unspent(self) -> dict[tuple[str, str], float]:
-        """What the hours so far left of limits over the day (tenants: USD/h, carbon: kg/h)."""
-        given = [one.problem for one in self._planned]
-        unspent: dict[tuple[str, str], float] = {}
-        for tenant in self._problem.tenants:
-            if tenant.budget_usd_per_h is not None:
-                taken = fsum(budget_of_tenant(p, tenant.tenant_id) for p in given)
-                unspent["tenant_budget", tenant.tenant_id] = (
-                    tenant.budget_usd_per_h * len(given) - taken
-                )
-        cap_g = self._problem.plan_policy.carbon_cap_g_per_h
-        if cap_g is not None:
-            taken = fsum(p.plan_policy.carbon_cap_g_per_h or 0.0 for p in given)
-            unspent["carbon_cap", "fleet"] = (cap_g * len(given) - taken) / G_PER_KG
-        return unspent
-
-
 # -- what both share
-
-
-def _hour(problem: Problem, at: int, *, running: tuple[RunningGroup, ...]) -> Problem:
-    return hour_problem(problem, at, rates=born_rates(problem, at), running=running)
-
-
-def _schedule(
-    planned: Sequence[PeriodPlan],
-    amounts: Mapping[DeferKey, float],
-    *,
-    method: str,
-    hit_limit: str,
-) -> DaySchedule:
-    """A schedule without a bound."""
-    return DaySchedule(
-        periods=tuple(planned),
-        deferrals=tuple(
-            Deferral(class_id=class_id, from_period=start, to_period=to, rate_rps=rate)
-            for (class_id, start, to), rate in sorted(amounts.items())
-        ),
-        bound_usd=None,
-        gap=None,
-        method=method,
-        hit_limit=hit_limit,
-    )
 
 
 def _judged(
@@ -352,7 +278,8 @@ def _judged(
     if schedule.bound_usd is None:
         message = schedule.method
     elif not proven:
-        message = f"stopped by {schedule.hit_limit}; gap {schedule.gap:.2%}"
+        how = f"stopped by {schedule.hit_limit}" if schedule.hit_limit else schedule.method
+        message = f"{how}; gap {schedule.gap:.2%}"
     return replace(
         outcome,
         status=SolveStatus.OPTIMAL if proven else SolveStatus.LIMIT,
@@ -371,7 +298,7 @@ def _explained(problem: Problem, outcome: DayOutcome, *, periods: int) -> DayOut
     """Which hour has no plan even by itself and what to relax there, else that the hours clash."""
     free = replace(problem.plan_policy, move_limit_replicas=None)
     for at in range(periods):
-        alone = _hour(problem, at, running=problem.running)
+        alone = hour_of(problem, at, running=problem.running)
         one = solve(alone if at == 0 else replace(alone, running=(), plan_policy=free))
         if one.status is SolveStatus.INFEASIBLE:
             return replace(

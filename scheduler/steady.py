@@ -25,7 +25,7 @@ def steadied(problem: Problem, outcome: Outcome, *, before: Plan | None) -> Outc
     `before` is priced and judged again under `problem`; the bound stays the outcome's.
     """
     found = outcome.plan
-    if before is None or found is None or not _is_known(problem, before):
+    if before is None or found is None or not is_known(problem, before):
         return outcome
     kept = priced_plan(
         Reach(problem),
@@ -44,7 +44,7 @@ def steadied(problem: Problem, outcome: Outcome, *, before: Plan | None) -> Outc
     return dataclasses.replace(outcome, plan=kept, bound_usd_per_h=kept.bound_usd_per_h)
 
 
-def _is_known(problem: Problem, plan: Plan) -> bool:
+def is_known(problem: Problem, plan: Plan) -> bool:
     """Whether everything the plan names exists in the problem."""
     reach = Reach(problem)
     classes = {c.class_id for c in problem.classes}

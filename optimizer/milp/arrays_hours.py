@@ -13,8 +13,10 @@ from math import fsum
 
 import numpy as np
 
+from optimizer.arcs import standby_arcs
 from optimizer.milp.arrays import Matrix, compile_periods
 from optimizer.milp.arrays_period import Deferrals, Moved, Period, find_placeable, lay_out
+from optimizer.milp.constraints_survive import SurvivalCut
 from optimizer.problem import Problem
 from optimizer.sweep import ArcTable, Sweep
 from optimizer.tables import ClassTable, Tables, floats, ints
@@ -30,19 +32,24 @@ def compile_hours(
     *,
     planned: int,
     pending: Mapping[str, Mapping[int, float]] | None = None,
+    cuts: Sequence[tuple[SurvivalCut, ...]] = (),
 ) -> Matrix:
     """The matrix of consecutive hours over all arcs: ordinary problems that differ in what changes
     over the day, the demand of each the rates born in it. Needs at least one. The first `planned`
     get whole replicas, those behind parts of some.
 
-    `pending`: requests/s deferred before the first hour, by class id and hours ago.
+    `pending`: requests/s deferred before the first hour, by class id and hours ago. `cuts` of the
+    first hours, made for the rates born in them.
     """
-    horizon = lay_out_hours(hours, pending=pending or {})
+    horizon = lay_out_hours(hours, pending=pending or {}, cuts=cuts)
     return compile_periods(tuple(replace(p, in_parts=p.at >= planned) for p in horizon))
 
 
 def lay_out_hours(
-    hours: Sequence[Problem], *, pending: Mapping[str, Mapping[int, float]]
+    hours: Sequence[Problem],
+    *,
+    pending: Mapping[str, Mapping[int, float]],
+    cuts: Sequence[tuple[SurvivalCut, ...]] = (),
 ) -> tuple[Period, ...]:
     """The columns of every hour. The same groups in all, each wide enough for the busiest hour:
     what idles through an hour or loads ahead of one may be worth its price.
@@ -52,7 +59,8 @@ def lay_out_hours(
     envelope = {class_id: max(rates[class_id] for rates in most) for class_id in most[0]}
     steady = tabulate(_asking(hours[0], envelope))
     arcs = Sweep(steady).table()
-    used = find_placeable(steady, arcs).group
+    useful = _with_standby(steady, arcs)
+    used = find_placeable(steady, useful).group
     parts = np.minimum(1.0, steady.groups.loading_h[used])
     ahead = float(np.max(1.0 / (1.0 - parts[parts < 1]), initial=1.0))
     wide = {class_id: rate * ahead for class_id, rate in envelope.items()}
@@ -60,7 +68,7 @@ def lay_out_hours(
     for at, hour in enumerate(hours):
         wider = tabulate(_asking(hour, wide))
         tables, kept = _narrowed(wider, arcs, rates=most[at])
-        one = lay_out(tables, kept, placeable=find_placeable(wider, arcs))
+        one = lay_out(tables, kept, placeable=find_placeable(wider, useful))
         one = replace(
             one,
             at=at,
@@ -70,9 +78,37 @@ def lay_out_hours(
             defer=_deferrals(tables, born[at], at=at, last=len(hours) - 1),
             due=Deferrals() if at else _due(tables, pending, last=len(hours) - 1),
             before=chain[-1] if chain else None,
+            cuts=cuts[at] if at < len(cuts) else (),
         )
         chain.append(replace(one, moved=_moved(chain, one)))
     return tuple(chain)
+
+
+def _with_standby(tables: Tables, arcs: ArcTable) -> ArcTable:
+    """The arcs, and those there are once a class's site of entry is lost: they too say which groups
+    are worth having and how many replicas of each. In no order. A class that asks nothing keeps no
+    replica busy; its groups are there all the same.
+    """
+    class_at = {class_id: at for at, class_id in enumerate(tables.classes.ids)}
+    group_at = {tables.group_id(at): at for at in range(tables.groups.count)}
+    known = set(zip(arcs.cls.tolist(), arcs.group.tolist(), strict=True))
+    more = [
+        (
+            class_at.get(a.class_id, 0),
+            group_at[a.group.group_id],
+            a.replica_seconds if a.class_id in class_at else 0.0,
+        )
+        for a in (standby_arcs(tables.problem) if class_at else ())
+    ]
+    new = [one for one in more if one[2] == 0 or one[:2] not in known]
+    none = np.zeros(len(new))
+    return ArcTable(
+        cls=np.concatenate((arcs.cls, ints(cls for cls, _, _ in new))),
+        group=np.concatenate((arcs.group, ints(group for _, group, _ in new))),
+        replica_seconds=np.concatenate((arcs.replica_seconds, floats(s for _, _, s in new))),
+        network_usd_per_h=np.concatenate((arcs.network_usd_per_h, none)),
+        ttft_ms=np.concatenate((arcs.ttft_ms, none)),
+    )
 
 
 def _most_rates(

@@ -74,7 +74,8 @@ def arc_link(p: Period) -> Rows:
 
 def survive_one(p: Period) -> Rows:
     """``sum_p risk[s,p] + sum_r worth[r] * n[r] + sum_d price[d] * shed[d] >= least``: what a loss
-    would at least cost, one row per cut.
+    would at least cost, one row per cut. In a horizon `least` counts the rates before deferral:
+    what leaves an hour need not outlive its losses, what arrives must.
     """
     if not p.cuts:
         return no_rows("survive_one")
@@ -94,6 +95,12 @@ def survive_one(p: Period) -> Rows:
             (np.full(len(groups), row), p.column("n", ints(groups)), floats(worths)),
             (np.full(len(classes), row), p.column("shed", ints(classes)), floats(paid)),
         ]
+        if len(p.moved.cls):
+            price = np.zeros(p.tables.classes.count)
+            price[classes] = paid
+            moved = np.flatnonzero(price[p.moved.cls])
+            part = -price[p.moved.cls[moved]] * p.moved.sign[moved]
+            terms.append((np.full(len(moved), row), p.moved.column[moved], part))
         earlier = sum(1 for other in p.cuts[:row] if other.lost_site_id == cut.lost_site_id)
         names.append(f"{cut.lost_site_id}#{earlier}")
     return rows_of(

@@ -7,7 +7,7 @@ which hours a horizon has is `solve_day`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import fsum, inf
 from typing import Any
@@ -20,7 +20,7 @@ from optimizer.milp.constraints_survive import SurvivalCut, survive_one
 from optimizer.milp.day_limits import hour_limits
 from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import formulate
-from optimizer.milp.highs import Budget, Point, PointStatus, compile_model, run
+from optimizer.milp.highs import Budget, Compiled, Point, PointStatus, compile_model, run
 from optimizer.milp.inputs import Inputs, take_inputs
 from optimizer.milp.model import (
     Elasticity,
@@ -32,6 +32,7 @@ from optimizer.milp.model import (
     start_horizon,
 )
 from optimizer.milp.objective import add_cost
+from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT
 from optimizer.milp.survive import Losses
 from optimizer.milp.survive_root import root_cuts
 from optimizer.plan import CandidateArc
@@ -40,7 +41,9 @@ from optimizer.reach import Reach
 from optimizer.schedule import PERIOD_H, PeriodPlan, left_running, with_hour_limits
 from optimizer.survive import is_asked
 from optimizer.verify_limits import is_above
+from sites.clock import Clock
 from sites.traffic import Demand
+from sites.units import MS_PER_S
 
 DeferKey = tuple[str, int, int]
 """(class id, from hour, to hour), hours counted from the first of the horizon; from below 0 where
@@ -54,6 +57,10 @@ _NOISE = 1e-12
 
 _MOST_ROUNDS = 6
 """Rounds of cuts for lost sites."""
+
+_ROUND_PART = 0.75
+_LAST_PART = 16
+"""With less than one in so many parts of its time left, a search begins no further round."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +96,9 @@ class HoursAnswer:
 
     Amounts that leave or reach hours only looked at are what the search would do there.
 
-    `proven`: within the gap asked for. `bound_usd` holds for any plans of these hours.
+    `proven`: within the gap asked for. `bound_usd` holds for any plans of these hours, of a search
+    among few groups there is none. `cuts` of each planned hour hold for every plan of it.
+    `searched_s`: what the solver took, 0 without a clock.
     """
 
     status: PointStatus
@@ -99,6 +108,8 @@ class HoursAnswer:
     nodes: int = 0
     hit_limit: str = ""
     proven: bool = False
+    cuts: tuple[tuple[SurvivalCut, ...], ...] = ()
+    searched_s: float = 0.0
 
     @property
     def cost_usd(self) -> float:
@@ -120,39 +131,80 @@ def formulate_hours(asked: Horizon) -> tuple[Formulation, ...]:
 
 
 def search_hours(
-    asked: Horizon, budget: Budget, *, start: Sequence[Mapping[str, int]] | None = None
+    asked: Horizon,
+    budget: Budget,
+    *,
+    start: Sequence[Mapping[str, int]] | None = None,
+    near: Collection[str] | None = None,
+    clock: Clock | None = None,
 ) -> HoursAnswer:
     """Solve, ask what each loss of a site would cost each hour, cut, solve again: `optimizer.solve`
-    for a horizon. `start` is a first guess, replicas by group id, hour by hour.
+    for a horizon. `start` is a first guess, replicas by group id, hour by hour. A large search that
+    is given `near` (group ids) looks among those and what its relaxation uses alone: finding no
+    plan there proves nothing. With a clock all rounds share the budget's time, which is the
+    solver's alone.
     """
+    rounds = _Rounds(budget, clock)
     cuts = _first_cuts(asked)
-    best = HoursAnswer(status=PointStatus.NONE)
+    best = HoursAnswer(status=PointStatus.NONE, cuts=tuple(cuts))
     sees_all = asked.planned == len(asked.hours)
     for _ in range(_MOST_ROUNDS):
         horizon = formulate_hours(asked)
         for f, known in zip(horizon, cuts, strict=False):
             if known:
-                _add_cuts(f, known)
-        point = run(compile_model(horizon[0]), budget, start=start)
+                add_cuts(f, known)
+        point = rounds.run(compile_model(horizon[0]), start=start, near=near)
         best = replace(
             best,
             nodes=best.nodes + point.nodes,
-            bound_usd=max(best.bound_usd, point.bound),
+            bound_usd=max(best.bound_usd, point.bound) if near is None else best.bound_usd,
             hit_limit=point.hit_limit or best.hit_limit,
+            searched_s=rounds.spent_s,
         )
         if point.status in (PointStatus.INFEASIBLE, PointStatus.NONE):
             return best if best.periods else replace(best, status=point.status)
         found, new = _planned(asked, horizon, point)
         if not (best.periods and sees_all) or found.cost_usd < best.cost_usd:
             best = replace(best, periods=found.periods, amounts=found.amounts)
+        cuts = [known + more for known, more in zip(cuts, new, strict=True)]
+        best = replace(best, cuts=tuple(cuts))
         close = sees_all and relative_gap(best.cost_usd, best.bound_usd) <= budget.gap
         proven = point.status is PointStatus.PROVEN and not any(new)
         best = replace(best, status=point.status, proven=proven or close)
-        if best.proven or not any(new) or point.hit_limit == "time_limit_s":
+        if best.proven or not any(new) or rounds.are_over(point):
             return best
-        cuts = [known + more for known, more in zip(cuts, new, strict=True)]
         start = [replicas_of(one) for one in best.periods]
     return replace(best, hit_limit=best.hit_limit or "survival_rounds")
+
+
+class _Rounds:
+    """How much time each round of a search has: without a clock all of it, and a round that it cut
+    is the last; with one three quarters of what is left, so that there is time to hear of losses.
+    """
+
+    def __init__(self, budget: Budget, clock: Clock | None) -> None:
+        self._budget, self._clock = budget, clock
+        self.spent_s = 0.0
+
+    def run(self, compiled: Compiled, **how: Any) -> Point:
+        """One round: the solver's `run`."""
+        if self._clock is None:
+            return run(compiled, self._budget, **how)
+        began_ms = self._clock.monotonic_ms()
+        time_s = self._left_s * _ROUND_PART
+        point = run(compiled, replace(self._budget, time_s=time_s), **how)
+        self.spent_s += (self._clock.monotonic_ms() - began_ms) / MS_PER_S
+        return point
+
+    def are_over(self, point: Point) -> bool:
+        """Whether the round that found this point was the last there is time for."""
+        if self._clock is None:
+            return point.status is not PointStatus.PROVEN and point.hit_limit == TIME_LIMIT
+        return point.hit_limit == INTERRUPT or self._left_s < self._budget.time_s / _LAST_PART
+
+    @property
+    def _left_s(self) -> float:
+        return max(0.0, self._budget.time_s - self.spent_s)
 
 
 def replicas_of(one: PeriodPlan) -> dict[str, int]:
@@ -288,7 +340,7 @@ def _first_cuts(asked: Horizon) -> list[tuple[SurvivalCut, ...]]:
     return found
 
 
-def _add_cuts(f: Formulation, cuts: Sequence[SurvivalCut]) -> None:
+def add_cuts(f: Formulation, cuts: Sequence[SurvivalCut]) -> None:
     """Rows for cuts whose `least` counts the rates before deferral: what is deferred from an hour
     need not outlive its losses, what arrives must.
     """
@@ -311,7 +363,7 @@ def _broken(
     values: Mapping[str, Mapping[Any, float]],
     rates: Mapping[str, float],
 ) -> tuple[SurvivalCut, ...]:
-    """Cuts that ask for more risk than the point allows, as `_add_cuts` takes them: made for the
+    """Cuts that ask for more risk than the point allows, as `add_cuts` takes them: made for the
     rates after deferral, given for those before it.
     """
     n, shed, risk = (values.get(name, {}) for name in ("n", "shed", "risk"))

@@ -40,14 +40,19 @@ _COLUMNS = (
 
 def plan_day(session: Session, problem: Problem, *, periods: int) -> DayOutcome:
     """Plan so many hours and show them; raises CliError where there is no schedule."""
+    outcome = solved_day(session, problem, periods=periods)
+    show_day(session, outcome)
+    return outcome
+
+
+def solved_day(session: Session, problem: Problem, *, periods: int) -> DayOutcome:
+    """Plan so many hours."""
     from optimizer.solve_day import solve_day
     from scheduler.cli.progress import searching
     from sites.clock import SystemClock
 
     with searching(session.out, f"Planning {periods} hours of {len(problem.classes)} classes"):
-        outcome = solve_day(problem, periods=periods, clock=SystemClock())
-    show_day(session, outcome)
-    return outcome
+        return solve_day(problem, periods=periods, clock=SystemClock())
 
 
 def show_day(session: Session, outcome: DayOutcome) -> None:
@@ -56,16 +61,20 @@ def show_day(session: Session, outcome: DayOutcome) -> None:
     if schedule is None:
         _refuse(session, outcome)
         return
-    rows = [_row(schedule, at) for at in range(len(schedule.periods))]
     if not session.out.for_people:
-        session.out.data("day", _data(outcome, schedule, rows))
+        session.out.data("day", day_data(outcome, schedule))
         return
     session.out.line(_headline(outcome, schedule), style="bold")
+    for line in hour_lines(schedule):
+        session.out.line(line)
+
+
+def hour_lines(schedule: DaySchedule) -> Iterator[str]:
+    """The hours as a table, and what waits and is shed over all of them."""
+    rows = _rows(schedule)
     dearest = max((abs(row["cost_usd"]) for row in rows), default=0.0)
-    for line in table([_words(row, dearest) for row in rows], _COLUMNS):
-        session.out.line(line)
-    for line in _last_lines(schedule, rows):
-        session.out.line(line)
+    yield from table([_words(row, dearest) for row in rows], _COLUMNS)
+    yield from _last_lines(schedule, rows)
 
 
 def first_hour(outcome: DayOutcome) -> tuple[Problem, Outcome]:
@@ -110,19 +119,23 @@ def _refuse(session: Session, outcome: DayOutcome) -> None:
     raise CliError(code, f"no plan of these hours: {outcome.message}")
 
 
+def _rows(schedule: DaySchedule) -> list[dict[str, Any]]:
+    return [_row(schedule, at) for at in range(len(schedule.periods))]
+
+
 def _row(schedule: DaySchedule, at: int) -> dict[str, Any]:
     """The figures of one hour."""
+    from optimizer.compare_day import changes_of
+
     one = schedule.periods[at]
-    ran = {r.group.group_id: r.replicas for r in one.problem.running}
-    runs = {g.group.group_id: g.replicas for g in one.plan.groups}
-    changes = [runs.get(g, 0) - ran.get(g, 0) for g in sorted({*ran, *runs})]
+    changes = changes_of(one)
     rates = {c.class_id: one.problem.rate_rps(c) for c in one.problem.classes}
     return {
         "hour": at,
         "period": one.problem.period,
         "cost_usd": one.plan.cost.total_usd_per_h,
         "power_w": fsum(use.power_w for use in one.plan.supplies),
-        "replicas": sum(runs.values()),
+        "replicas": sum(g.replicas for g in one.plan.groups),
         "started": sum(c for c in changes if c > 0),
         "stopped": -sum(c for c in changes if c < 0),
         "demand_rps": fsum(rates[class_id] for class_id in sorted(rates)),
@@ -169,7 +182,7 @@ def bar(value: float, *, whole: float) -> str:
 def _headline(outcome: DayOutcome, schedule: DaySchedule) -> str:
     parts = [f"{len(schedule.periods)} hours for {money(schedule.cost_usd, '')}"]
     if schedule.gap is None:
-        parts.append("no bound over all hours")
+        parts.append(f"no bound: {schedule.method.partition('no bound: ')[2]}")
     else:
         gap = schedule.gap if schedule.gap > _NOISE else 0.0
         parts.append(f"gap {gap * 100:.2g}%")
@@ -192,9 +205,11 @@ def _last_lines(schedule: DaySchedule, rows: list[dict[str, Any]]) -> Iterator[s
         yield f"Shed: {count(shed * S_PER_H)} requests over all hours"
 
 
-def _data(outcome: DayOutcome, schedule: DaySchedule, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def day_data(outcome: DayOutcome, schedule: DaySchedule) -> dict[str, Any]:
+    """Everything a day says, its hours with their plans."""
     from sites.digest import to_plain
 
+    rows = _rows(schedule)
     plans = [to_plain(one.plan) for one in schedule.periods]
     return {
         "status": outcome.status.value,

@@ -107,8 +107,8 @@ def plan(
     full: bool,
 ) -> None:
     """Decide what should run where, and show what would change. Changes nothing itself."""
-    if changes and (out_path is not None or why or periods is not None):
-        raise click.UsageError("--what-if only compares: leave --out, --why and --periods away")
+    if changes and (out_path is not None or why):
+        raise click.UsageError("--what-if only compares: leave --out and --why away")
     if periods is not None and why:
         raise click.UsageError("--why explains one plan: leave --periods away")
     limits = {"gap_limit": gap, "time_limit_s": time_limit}
@@ -117,7 +117,7 @@ def plan(
     if changes:
         from scheduler.cli.what_if import show_what_if
 
-        differs = show_what_if(session, asked, changes, full=full)
+        differs = show_what_if(session, asked, changes, periods=periods, full=full)
     elif periods is not None:
         differs = _plan_day(session, asked, periods=periods, out_path=out_path)
     else:

@@ -1,11 +1,13 @@
 """`plan --what-if`: the plan as asked and the plan after the changes, side by side.
 
 Nothing is written or carried out. What the changes mean is `optimizer.whatif`'s, the comparison
-`optimizer.compare`'s; here they are shown and turned into an exit code.
+`optimizer.compare`'s; here they are shown and turned into an exit code. Hours planned together are
+`what_if_day`'s.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from scheduler.cli.output import CliError, ExitCode
@@ -17,12 +19,22 @@ if TYPE_CHECKING:
     from scheduler.cli.plan import Asked
 
 
-def show_what_if(session: Session, asked: Asked, changes: tuple[str, ...], *, full: bool) -> bool:
-    """Show both plans; returns whether they differ.
+def show_what_if(
+    session: Session, asked: Asked, changes: tuple[str, ...], *, periods: int | None, full: bool
+) -> bool:
+    """Show both plans, or those of so many hours; returns whether they differ.
 
     Raises WhatIfError for changes that are not understood, CliError (infeasible) where the changed
     problem has no plan.
     """
+    if periods is not None:
+        from scheduler.cli.what_if_day import show_what_if_day
+
+        return show_what_if_day(session, asked.problem, changes, periods=periods, full=full)
+    return _show_once(session, asked, changes, full=full)
+
+
+def _show_once(session: Session, asked: Asked, changes: tuple[str, ...], *, full: bool) -> bool:
     from optimizer.compare import Side, compare
     from optimizer.whatif import what_if
     from scheduler.cli.plan import solved
@@ -58,9 +70,16 @@ def _differ(before: Side, after: Side) -> bool:
 def _show_lines(session: Session, changes: tuple[str, ...], found: Comparison) -> None:
     from optimizer.compare import comparison_lines
 
+    show_lines(session, changes, comparison_lines(found))
+
+
+def show_lines(
+    session: Session, changes: tuple[str, ...], lines: Iterable[tuple[str, Figure | None]]
+) -> None:
+    """The changes, and what they come to, each line in the colour of its figure."""
     for change in changes:
         session.out.line(f"What if: {change}", style="bold")
-    for text, figure in comparison_lines(found):
+    for text, figure in lines:
         session.out.line(text, style=style_of(figure))
 
 

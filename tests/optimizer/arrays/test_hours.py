@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from hypothesis import HealthCheck, given, settings
+from dataclasses import replace
+
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from optimizer.arcs import find_arcs
 from optimizer.milp.arrays import Matrix
 from optimizer.milp.arrays_hours import compile_hours
 from optimizer.milp.constraints import FAMILIES, HORIZON_FAMILIES
-from optimizer.milp.day import Horizon, Hour, formulate_hours
+from optimizer.milp.constraints_survive import SurvivalCut
+from optimizer.milp.day import Horizon, Hour, add_cuts, formulate_hours
 from optimizer.milp.model import Formulation
 from optimizer.problem import Problem
 from optimizer.schedule import hour_problem
@@ -24,15 +27,7 @@ Pending = dict[str, dict[int, float]]
 def _both(
     problem: Problem, periods: int, pending: Pending, *, planned: int
 ) -> tuple[Matrix, Formulation]:
-    hours = [
-        hour_problem(
-            problem,
-            at,
-            rates={c.class_id: at_period(c.rate_rps, problem.period + at) for c in problem.classes},
-            running=problem.running,
-        )
-        for at in range(periods)
-    ]
+    hours = _hours(problem, periods)
     horizon = Horizon(
         hours=tuple(Hour(problem=one) for one in hours),
         arcs=find_arcs(problem).arcs,
@@ -42,6 +37,18 @@ def _both(
         pending=pending,
     )
     return compile_hours(hours, planned=planned, pending=pending), formulate_hours(horizon)[0]
+
+
+def _hours(problem: Problem, periods: int) -> list[Problem]:
+    return [
+        hour_problem(
+            problem,
+            at,
+            rates={c.class_id: at_period(c.rate_rps, problem.period + at) for c in problem.classes},
+            running=problem.running,
+        )
+        for at in range(periods)
+    ]
 
 
 @settings(
@@ -59,6 +66,42 @@ def test_hours_give_the_same_matrix(problem: Problem, periods: int, data: st.Dat
     matrix, formulation = _both(
         problem, periods, pending, planned=data.draw(st.integers(1, periods))
     )
+    assert_same(of_matrix(matrix), of_formulation(formulation))
+
+
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+@given(days.day_problems(max_sites=3), st.data())
+def test_cuts_of_hours_give_the_same_rows(problem: Problem, data: st.DataObject) -> None:
+    """What leaves an hour need not outlive its losses, what arrives must; groups that are only
+    worth having after a loss have columns in both.
+    """
+    policy = replace(problem.plan_policy, exposure_part=1.0)
+    classes = tuple(replace(c, protected=True) for c in problem.classes)
+    problem = replace(problem, plan_policy=policy, classes=classes)
+    assume(any(rate > 0 for c in classes for rate in c.rate_rps[:3]))
+    _, formulation = _both(problem, 3, {}, planned=3)
+    worth = st.sampled_from([0.0, 0.5, 3.0])
+    cuts = [
+        tuple(
+            SurvivalCut(
+                lost_site_id=data.draw(st.sampled_from(["a", "b"])),
+                parts=("chat",),
+                per_replica={g: data.draw(worth) for g in list(f.inputs.groups)[:3]},
+                per_rps={d: data.draw(worth) for d in f.inputs.classes},
+                least=data.draw(worth),
+            )
+            for _ in range(data.draw(st.integers(0, 2)))
+        )
+        for f in formulation.horizon
+    ]
+    for f, own in zip(formulation.horizon, cuts, strict=True):
+        if own:
+            add_cuts(f, own)
+    matrix = compile_hours(_hours(problem, 3), planned=3, cuts=cuts)
     assert_same(of_matrix(matrix), of_formulation(formulation))
 
 

@@ -1,0 +1,177 @@
+"""Hours planned one after the other, each in a window of itself and the hours behind it.
+
+Decides what an hour's search sees, what time it has and what is kept of its answer. Whether a day
+is planned that way, and how it is judged and bounded, is `solve_day`'s.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import fsum
+
+from optimizer.arcs import Candidates
+from optimizer.milp.constraints_mix import G_PER_KG
+from optimizer.milp.constraints_survive import SurvivalCut
+from optimizer.milp.day import DeferKey, Horizon, Hour, HoursAnswer, search_hours
+from optimizer.milp.elastic import mending_slack
+from optimizer.milp.highs import Budget
+from optimizer.problem import Problem, RunningGroup
+from optimizer.schedule import (
+    DaySchedule,
+    Deferral,
+    PeriodPlan,
+    born_rates,
+    budget_of_tenant,
+    hour_problem,
+    left_running,
+)
+from sites.clock import Clock
+
+FIRST_PART = 0.2
+"""Part of the hours' time that the first may take: it alone starts from nothing planned."""
+
+
+class Chain:
+    """Plans hour after hour, each in a window of it and the hours behind; keeps the first.
+
+    What it has fixed so far is its state; after `run`, `nodes`, `hit_limit` and, without a
+    schedule, `failed_period` say what happened; `cuts` of lost sites hold for every plan of each
+    hour; `mends`: what ran was above some limit and a move limit kept it there.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        candidates: Candidates,
+        *,
+        periods: int,
+        window: int,
+        clock: Clock | None = None,
+    ) -> None:
+        self._problem = problem
+        self._clock = clock
+        self._arcs = candidates.arcs
+        self._count = periods
+        self._window = window
+        self._planned: list[PeriodPlan] = []
+        self._amounts: dict[DeferKey, float] = {}
+        self._pending: dict[str, dict[int, float]] = {}
+        self._running = problem.running
+        self.nodes = 0
+        self.hit_limit = ""
+        self.failed_period: int | None = None
+        self.cuts: list[tuple[SurvivalCut, ...]] = []
+        self.mends = False
+
+    def run(self, budget: Budget) -> DaySchedule | None:
+        """The whole chain within a budget of all its hours, or None where an hour has no plan after
+        those before it.
+        """
+        method = f"milp hour by hour, {self._window} h in sight"
+        spent_s = 0.0
+        for at in range(self._count):
+            ahead = range(at, min(at + self._window, self._count))
+            asked = Horizon(
+                hours=tuple(self._hour(u, first=at) for u in ahead),
+                arcs=self._arcs,
+                left=self._count - at,
+                planned=1,
+                method=method,
+                pending={
+                    class_id: {at - since: rate for since, rate in sorted(rates.items())}
+                    for class_id, rates in sorted(self._pending.items())
+                },
+            )
+            found = self._search(asked, self._share(budget, at=at, spent_s=spent_s))
+            spent_s += found.searched_s
+            self.hit_limit = self.hit_limit or found.hit_limit
+            if not found.periods:
+                self.failed_period = at
+                return None
+            self.cuts += found.cuts
+            self._planned.append(found.periods[0])
+            self._running = left_running(found.periods[0].plan)
+            self._take(found, at=at)
+        return schedule_of(self._planned, self._amounts, method=method, hit_limit=self.hit_limit)
+
+    def _share(self, budget: Budget, *, at: int, spent_s: float) -> Budget:
+        """An hour's part of the time; with a clock, of what those before it left."""
+        others = self._count - 1
+        first_s = budget.time_s * FIRST_PART if others else budget.time_s
+        if at == 0:
+            return replace(budget, time_s=first_s)
+        if self._clock is None:
+            return replace(budget, time_s=(budget.time_s - first_s) / others)
+        return replace(budget, time_s=max(0.0, budget.time_s - spent_s) / (self._count - at))
+
+    def _search(self, asked: Horizon, budget: Budget) -> HoursAnswer:
+        """An hour's plan among what the hour before runs and the relaxation uses, starting from
+        the former; the first hour's, or where that finds none, among all groups.
+        """
+        runs = {r.group.group_id: r.replicas for r in self._running}
+        if runs and self._planned:
+            found = search_hours(asked, budget, start=[runs], near=runs, clock=self._clock)
+            if found.periods or found.hit_limit:
+                return found
+        return search_hours(asked, budget, clock=self._clock)
+
+    def _take(self, found: HoursAnswer, *, at: int) -> None:
+        """Keep what is answered in hour `at` of earlier demand; what else it defers stays open."""
+        self._pending = {}
+        for (class_id, start, to), rate in found.amounts.items():
+            if to == 0:
+                self._amounts[class_id, at + start, at] = rate
+            elif start <= 0:
+                waiting = self._pending.setdefault(class_id, {})
+                waiting[at + start] = waiting.get(at + start, 0.0) + rate
+
+    def _hour(self, at: int, *, first: int) -> Hour:
+        problem = hour_of(self._problem, at, running=self._running)
+        slack: dict[tuple[str, str], float] = {}
+        if at == first:
+            mending = mending_slack(problem, self._arcs)
+            self.mends |= any(excess > 0 for excess in mending.values())
+            slack = mending | self._unspent()
+        return Hour(problem=problem, slack=slack)
+
+    def _unspent(self) -> dict[tuple[str, str], float]:
+        """What the hours so far left of limits over the day (tenants: USD/h, carbon: kg/h)."""
+        given = [one.problem for one in self._planned]
+        unspent: dict[tuple[str, str], float] = {}
+        for tenant in self._problem.tenants:
+            if tenant.budget_usd_per_h is not None:
+                taken = fsum(budget_of_tenant(p, tenant.tenant_id) for p in given)
+                unspent["tenant_budget", tenant.tenant_id] = (
+                    tenant.budget_usd_per_h * len(given) - taken
+                )
+        cap_g = self._problem.plan_policy.carbon_cap_g_per_h
+        if cap_g is not None:
+            taken = fsum(p.plan_policy.carbon_cap_g_per_h or 0.0 for p in given)
+            unspent["carbon_cap", "fleet"] = (cap_g * len(given) - taken) / G_PER_KG
+        return unspent
+
+
+def hour_of(problem: Problem, at: int, *, running: tuple[RunningGroup, ...]) -> Problem:
+    return hour_problem(problem, at, rates=born_rates(problem, at), running=running)
+
+
+def schedule_of(
+    planned: Sequence[PeriodPlan],
+    amounts: Mapping[DeferKey, float],
+    *,
+    method: str,
+    hit_limit: str,
+) -> DaySchedule:
+    """A schedule without a bound."""
+    return DaySchedule(
+        periods=tuple(planned),
+        deferrals=tuple(
+            Deferral(class_id=class_id, from_period=start, to_period=to, rate_rps=rate)
+            for (class_id, start, to), rate in sorted(amounts.items())
+        ),
+        bound_usd=None,
+        gap=None,
+        method=method,
+        hit_limit=hit_limit,
+    )
