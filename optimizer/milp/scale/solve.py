@@ -149,7 +149,7 @@ def _solved(
 
     def in_whole() -> float:
         parts = made.apart or apart_of(made, hands, is_over=is_over)
-        each = gap_limit / 10 * bound / len(frame.components)
+        each = gap_limit / 10 * abs(bound) / len(frame.components)
         found = bound_by_components(frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
         return found - frame.given_back_usd_per_h
 
