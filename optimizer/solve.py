@@ -198,8 +198,10 @@ def _opens_sites(problem: Problem) -> bool:
 
 
 def arcs_at_most(problem: Problem) -> int:
-    """How many candidate arcs a problem has if neither law nor SLO nor quality rules one out."""
-    lost = problem.lost_sites
+    """How many candidate arcs a problem has if neither law nor SLO nor quality rules one out, for
+    the classes that ask for anything: the large searches have no use for a problem without demand.
+    """
+    rates, lost = Reach(problem).rates, problem.lost_sites
     pools = Counter(
         pool.accelerator
         for site in problem.fleet.sites
@@ -213,7 +215,7 @@ def arcs_at_most(problem: Problem) -> int:
         service.service_id: sum(options[v] for v in service.variant_ids)
         for service in problem.services
     }
-    return sum(of_service[one.service_id] for one in problem.classes)
+    return sum(of_service[c.service_id] for c in problem.classes if rates[c.class_id] > 0)
 
 
 def _judge(problem: Problem, candidates: Candidates, found: Found) -> Outcome:

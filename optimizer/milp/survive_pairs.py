@@ -105,7 +105,9 @@ class Ground:
         self.pushing = np.array([gives.get(key, 0.0) for key in keys])
         gives_way = np.array([key in gives for key in keys], dtype=np.bool_)
         self.others = np.where(gives_way, survivors.others, 0.0)
-        self.pushing *= self._least_spared() / max(self.pushing.max(initial=0.0), 1e-300)
+        dearest = self.pushing.max(initial=0.0)
+        if dearest > 0:  # else nobody gives way: there is nothing to bring down
+            self.pushing *= self._least_spared() / dearest
         held = self.pairs.only(np.flatnonzero(self.pairs.held > 0))
         uses = self.all_uses(reach, held)
         self._planned, self._planned_row = uses, held.row[uses.pair]

@@ -148,6 +148,16 @@ def is_clear(problem: Problem, outcome: Outcome) -> bool:
     return bool(plan.hit_limit) == (outcome.status is SolveStatus.LIMIT)
 
 
+def test_protected_traffic_next_to_nothing_with_nobody_who_gives_way() -> None:
+    """Prices are told in parts of the least, so what "d" spares is beyond measure."""
+    tiny = b.traffic_class("c", rate_rps=1e-6, output_tokens=1e-3, protected=True)
+    problem = b.problem(
+        classes=[tiny, b.traffic_class("d", protected=True)],
+        plan_policy=replace(POLICY, exposure_part=0.1),
+    )
+    assert is_clear(problem, solve(problem))
+
+
 def test_ten_thousand_equal_classes() -> None:
     equal = [b.traffic_class(f"c{at}", rate_rps=1.0) for at in range(10_000)]
     outcome = solve(b.problem(sites=[b.site(pools=[b.pool(count=999)])], classes=equal))

@@ -309,6 +309,7 @@ class Kernel:
         `thorough` search looks at every group from the first.
         """
         replica = self.first_replica + np.arange(self._groups)
+        start = np.clip(start, self._least, self._most)  # HiGHS refuses any other guess
         if nodes == 0:
             model = self._made(replica_usd_per_h, self._least, self._most, whole=False)
             return lp.dive(model, whole=replica, is_over=is_over)
@@ -356,7 +357,7 @@ class Kernel:
             cost=np.concatenate([*parts, self._extra_price]),
             upper=np.concatenate([ones, most, self._running, self._supply_kw, lacking]),
             lower=np.concatenate([none, least, rest]),
-            rows=self.rows.rows(),
+            rows=lp.tamed(self.rows.rows()),
             whole=self.first_replica + np.arange(self._groups) if whole else None,
         )
 

@@ -51,8 +51,6 @@ _CLASSES = 5_000
 less at its prices than the plain relaxation does), and more take too long.
 """
 
-_CUT_ROUNDS = 2
-
 _GROWTH = 2.0
 """A round begins only if so many times the work of the last is left."""
 

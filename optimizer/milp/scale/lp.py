@@ -29,6 +29,10 @@ _STATUS = (
 _DIVES = 500
 _NEARLY = 0.8
 _WHOLE = 1e-6
+LARGEST = 1e12
+"""A coefficient that HiGHS surely takes; it refuses those beyond 1e15."""
+_DEAR, _TAMED = 1e9, 1e6
+"""USD/h: a column that costs more than the first has all costs scaled down to the second."""
 
 LOWER, BASIC, UPPER = 0, 1, 2
 """Statuses of a basis, positions in `_STATUS`."""
@@ -86,6 +90,22 @@ class RowBuilder:
             lower=np.concatenate(self._lower),
             upper=np.concatenate(self._upper),
         )
+
+
+def tamed(rows: Rows) -> Rows:
+    """The same rows, those with a coefficient beyond `LARGEST` scaled down."""
+    if np.abs(rows.value).max(initial=0.0) <= LARGEST:
+        return rows
+    largest = np.zeros(len(rows.lower))
+    np.maximum.at(largest, rows.row, np.abs(rows.value))
+    scale = np.maximum(1.0, largest / LARGEST)
+    return Rows(
+        row=rows.row,
+        column=rows.column,
+        value=rows.value / scale[rows.row],
+        lower=rows.lower / scale,
+        upper=rows.upper / scale,
+    )
 
 
 def make(
@@ -177,11 +197,7 @@ def _matched(kinds: tuple[Kind, ...], known: tuple[Kind, ...]) -> list[Any]:
 
 def opened(lp: Any) -> Any:
     """A HiGHS object that holds an LP and keeps its basis from run to run."""
-    highs = highspy.Highs()
-    for name, value in {"output_flag": False, "threads": 1, "presolve": "off"}.items():
-        _must(highs.setOptionValue(name, value), f"set {name}")
-    _must(highs.passModel(lp), "take the model")
-    return highs
+    return _holding(lp, {"presolve": "off"})
 
 
 def run(highs: Any) -> bool:
@@ -350,10 +366,17 @@ def dive(lp: Any, *, whole: NDArray[np.intp], is_over: Callable[[], bool]) -> Fl
 
 
 def _quiet(lp: Any) -> Any:
+    return _holding(lp, {"primal_feasibility_tolerance": 1e-8})
+
+
+def _holding(lp: Any, options: dict[str, Any]) -> Any:
     highs = highspy.Highs()
-    options = {"output_flag": False, "threads": 1, "primal_feasibility_tolerance": 1e-8}
-    for name, value in options.items():
+    for name, value in {"output_flag": False, "threads": 1, **options}.items():
         _must(highs.setOptionValue(name, value), f"set {name}")
+    dearest = np.abs(np.array(lp.col_cost_)).max(initial=0.0)
+    if dearest > _DEAR:  # at duals of 1e14 or so its simplex gives up; those told are unscaled
+        exponent = int(np.ceil(np.log2(dearest / _TAMED)))
+        _must(highs.setOptionValue("user_objective_scale", -exponent), "scale costs")
     _must(highs.passModel(lp), "take the model")
     return highs
 

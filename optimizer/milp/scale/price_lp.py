@@ -344,6 +344,7 @@ def _cap(frame: Frame, arcs: ComponentArcs, rows: lp.RowBuilder, *, supply: Posi
     charged = caps.charged_usd_per_h(
         arcs.group[mine], busy=arcs.busy[mine], network_usd_per_h=arcs.network_usd_per_h[mine]
     )
+    charged = np.minimum(charged, lp.LARGEST)  # asking for less keeps the bound a bound
     budget = caps.budget_usd_per_h
     rows.block(-lp.INF, budget, entries=[(tenant[mine], mine, charged)], count=len(budget))
     if np.isfinite(caps.carbon_kg_per_h):

@@ -141,7 +141,7 @@ def _solved(
 
     def in_whole() -> float:
         parts = made.apart or apart_of(made, hands, is_over=is_over)
-        each = gap_limit / 10 * bound / len(frame.components)
+        each = gap_limit / 10 * abs(bound) / len(frame.components)
         found = bound_by_components(made.frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
         return made.frame.proven_usd_per_h(found)
 

@@ -32,7 +32,8 @@ class Whole:
 
     `count` marks columns that count others, `flow` those that may wait to be priced, `waiting` the
     rows that wait to be broken, `balance` the rows that say what is asked for. `start`, `index`,
-    `value` hold the rows; `column_start`, `row_of`, `value_of` the same entries by column.
+    `value` hold the rows; `column_start`, `row_of`, `value_of` the same entries by column. Nothing
+    fits where `is_void`: a row without columns (a floor under replicas nobody can place) is broken.
     """
 
     cost: Floats
@@ -51,6 +52,7 @@ class Whole:
     column_start: Places
     row_of: Places
     value_of: Floats
+    is_void: bool
 
     @property
     def columns(self) -> int:
@@ -105,6 +107,7 @@ def take_whole(matrix: Matrix) -> Whole:
         column_start=np.searchsorted(index[order], np.arange(columns + 1)),
         row_of=row[order],
         value_of=value[order],
+        is_void=bool(((plain.low > _WHOLE) | (plain.high < -_WHOLE))[length == 0].any()),
     )
 
 

@@ -117,6 +117,8 @@ class Relaxation:
         Where traffic is left out its penalty rises, in steps: what others give way for may be worth
         more than the first. Raises KeyboardInterrupt where one comes meanwhile.
         """
+        if self.whole.is_void:
+            return self._nothing()
         self._watch.is_over = is_over
         self._set_bounds(lower, upper)
         answer = self._settled()

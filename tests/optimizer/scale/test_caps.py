@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from optimizer.arcs import find_arcs
+from optimizer.milp.elastic import mending_slack
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
 from optimizer.milp.scale.caps import CapPrices
@@ -52,7 +54,8 @@ def test_every_limit_is_kept_and_no_bound_passes_the_optimum(problem: Problem) -
     problem = plain(problem)
     found, most = solve_at_scale(problem), most_usd_per_h(problem)
     assert found.status is not SolveStatus.FAULT, found.message
-    if isinf(most):
+    # a limit that few moves mend in part only is left to the whole formulation
+    if isinf(most) or mending_slack(problem, find_arcs(problem).arcs):
         assert found.plan is None
         return
     assert found.bound_usd_per_h <= most
