@@ -242,8 +242,10 @@ class Tables:
         )
 
     def group_id(self, at: int) -> str:
-        """``site/pool/variant/xN`` of the group at a position."""
-        return self.group(at).group_id
+        """``site/pool/variant/xN``: id of the group at a position, without making the group."""
+        groups = self.groups
+        pool, variant = self.pools.ids[groups.pool[at]], self.variants.ids[groups.variant[at]]
+        return f"{pool}/{variant}/x{groups.accelerators[at]}"
 
 
 def floats(values: Iterable[float]) -> Floats:

@@ -82,7 +82,10 @@ def at_prices(
     tolerance = min(0.005, max(1e-4, gap_limit / 4))
     relaxation = relax(frame, cleared, hands, tolerance=tolerance, is_over=is_enough)
     was_cut, apart = is_enough(), None
-    converged = converge(frame, relaxation, hands, is_over=lambda: spent() >= _PRICES_PART)
+    # where the relaxation was cut short there is no time for more of it
+    converged = converge(
+        frame, relaxation, hands, is_over=lambda: was_cut or spent() >= _PRICES_PART
+    )
     is_late = spent() >= _PRICES_PART
     point, bound = converged.point, converged.bound_usd_per_h
     near = np.zeros(frame.groups, dtype=np.bool_)

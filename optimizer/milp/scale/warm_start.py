@@ -25,11 +25,10 @@ _SLIVER = 1e-6
 
 def take_up(search: Search, plan: Plan | None) -> None:
     """Put an earlier plan's replicas into an empty ledger as far as they still fit, and let traffic
-    flow over them as well as it can; out of time only what that plan's traffic leaves unserved, but
-    that in any case: it is the plan to fall back on. Where few replicas may move, those that run
-    take the place of a plan that moves too many.
+    flow over them: first what that plan's traffic leaves unserved, also out of time (it is the
+    plan to fall back on), then as well as all of it can. Where few replicas may move, those that
+    run take the place of a plan that moves too many.
     """
-    is_late, search = search.is_over(), replace(search, is_over=lambda: False)
     frame, ledger, tables = search.frame, search.ledger, search.frame.tables
     planned = () if plan is None else plan.groups
     sites = {one.group.site_id for one in planned}
@@ -52,13 +51,18 @@ def take_up(search: Search, plan: Plan | None) -> None:
         stands = _standing(search, group[[at]], whole.replicas[[at]])
         if ledger.fits(stands):
             ledger.put(stands)
-    nothing = np.zeros(frame.groups, dtype=np.bool_)
     if plan is not None:
         flows = _what_still_flows(search, plan, named)
         if ledger.keeps_caps(flows):
             ledger.put(flows)
-    lacking = ledger.shed_part > UNPLACED if is_late else np.ones(len(frame.rate), dtype=np.bool_)
-    pending = lots(frame, np.flatnonzero(lacking))
+    _flow(replace(search, is_over=lambda: False), np.flatnonzero(ledger.shed_part > UNPLACED))
+    _flow(search, np.arange(len(frame.rate)))
+
+
+def _flow(search: Search, classes: Positions) -> None:
+    """Let some classes' traffic flow anew over what stands."""
+    nothing = np.zeros(search.frame.groups, dtype=np.bool_)
+    pending = lots(search.frame, classes)
     for first in range(0, len(pending), BATCH):
         jobs = [Job(classes=lot, free=nothing) for lot in pending[first : first + BATCH]]
         step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))
