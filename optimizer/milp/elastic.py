@@ -56,11 +56,15 @@ def mending_slack(problem: Problem, arcs: Iterable[CandidateArc]) -> dict[RowKey
     Never more than what runs now takes. Empty without a move limit: then every such limit can be
     met at once.
     """
-    broken = _broken_now(problem)
-    if problem.plan_policy.move_limit_replicas is None or not broken:
+    if not may_need_mending(problem):
         return {}
-    found = _least_excess(problem, arcs, families=_MENDED, at_most=broken)
+    found = _least_excess(problem, arcs, families=_MENDED, at_most=_broken_now(problem))
     return {} if found is None else {key: excess for key, (_, excess) in found.items()}
+
+
+def may_need_mending(problem: Problem) -> bool:
+    """Whether what runs now breaks a limit that a move limit may keep from being met at once."""
+    return problem.plan_policy.move_limit_replicas is not None and bool(_broken_now(problem))
 
 
 def _broken_now(problem: Problem) -> dict[RowKey, float]:

@@ -11,7 +11,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from optimizer.costs import relative_gap
+from optimizer.costs import relative_gap, trivial_bound_usd_per_h
+from optimizer.milp.elastic import may_need_mending
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.at_prices import FEW_GROUPS, AtPrices, apart_of, at_prices
 from optimizer.milp.scale.bound import bound_by_components
@@ -295,6 +296,9 @@ def _judged(
         named = "; ".join(v.message() for v in violations[:5])
         unkept = {v.code for v in violations} <= _UNKEPT
         told = f"no plan found that keeps every limit; the best found misses: {named}"
+        if may_need_mending(problem):  # the search and its bound know no slack for that
+            bound = trivial_bound_usd_per_h(problem)
+            told += "; what runs now breaks a limit: a higher move limit lets it be mended at once"
         refused = f"the checker refused the plan ({len(violations)} violations): {named}"
         return Outcome(
             status=SolveStatus.NO_PLAN if unkept else SolveStatus.FAULT,

@@ -57,9 +57,18 @@ def test_every_limit_is_kept_and_no_bound_passes_the_optimum(problem: Problem) -
     # a limit that few moves mend in part only is left to the whole formulation
     if isinf(most) or mending_slack(problem, find_arcs(problem).arcs):
         assert found.plan is None
-        return
-    assert found.bound_usd_per_h <= most
+    assert isinf(most) or found.bound_usd_per_h <= most
     assert found.plan is None or check_plan(problem, found.plan) == ()
+
+
+def test_what_few_moves_cannot_mend_at_once_has_no_plan_and_no_false_bound() -> None:
+    """A replica of 300 W runs on a budget of 250 W, and none may stop."""
+    policy = replace(b.DEFAULT_POLICY, move_limit_replicas=0)
+    problem = b.problem(sites=[b.site(budget_w=250.0)], running={"a/p/v/x1": 1}, plan_policy=policy)
+    found = solve_at_scale(problem)
+    assert found.status is SolveStatus.NO_PLAN
+    assert "a higher move limit" in found.message
+    assert found.bound_usd_per_h <= most_usd_per_h(problem)
 
 
 @settings(
