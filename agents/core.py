@@ -91,6 +91,7 @@ class AgentCore:
             stop_grace_ms=config.stop_grace_ms,
         )
         self._sequence = 0
+        self._opened: tuple[bytes, SiteAssignment] | None = None
 
     async def resume(self) -> None:
         """Take up what an earlier agent left: memory from disk, processes from the system.
@@ -193,7 +194,7 @@ class AgentCore:
             fact = await uplink.inbound.get()
             match fact:
                 case AssignmentFrame():
-                    uplink.send(self._judge(fact))
+                    uplink.send(await self._judge(fact))
                 case Step():
                     self._tell(StepArrived(step=fact))
                 case Lease():
@@ -203,7 +204,10 @@ class AgentCore:
                 case _:
                     _log.warning("frame ignored", kind=type(fact).__name__)
 
-    def _judge(self, frame: AssignmentFrame) -> AssignmentVerdict:
+    async def _judge(self, frame: AssignmentFrame) -> AssignmentVerdict:
+        """ACK or NACK. Thousands of routes take seconds to open and judge: in a thread, so that
+        heartbeats go on. No other frame is taken meanwhile, so what is accepted stays.
+        """
         standing = Standing(
             site_id=self._identity.site_id,
             accepted=self._executor.accepted,
@@ -211,11 +215,12 @@ class AgentCore:
             inventory=self._identity.inventory,
         )
         try:
-            assignment = open_assignment(frame.envelope, key=self._key)
+            assignment = await asyncio.to_thread(self._open, frame.envelope)
         except InvalidFactError as fault:
             _log.warning("assignment refused", reason=str(fault))
             return refuse_unreadable(str(fault), standing, validate_only=frame.validate_only)
-        verdict = judge(
+        verdict = await asyncio.to_thread(
+            judge,
             assignment,
             standing,
             wall_ms=self._clock.wall_ms(),
@@ -227,6 +232,12 @@ class AgentCore:
         if verdict.violations or frame.validate_only or not is_new:
             return verdict
         return self._accept(assignment, frame.envelope, verdict)
+
+    def _open(self, envelope: bytes) -> SiteAssignment:
+        """Open an envelope; the last one again (judged, then meant; sent twice) costs nothing."""
+        if self._opened is None or self._opened[0] != envelope:
+            self._opened = (envelope, open_assignment(envelope, key=self._key))
+        return self._opened[1]
 
     def _accept(
         self, assignment: SiteAssignment, envelope: bytes, verdict: AssignmentVerdict

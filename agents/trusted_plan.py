@@ -48,7 +48,12 @@ def judge(
     its expiry.
     """
     own = assignment_digest(assignment)
-    is_repeated = standing.accepted is not None and assignment_digest(standing.accepted) == own
+    accepted = standing.accepted
+    is_repeated = (
+        accepted is not None
+        and accepted.rank == assignment.rank
+        and assignment_digest(accepted) == own
+    )
     violations = () if is_repeated else _violations(assignment, standing, wall_ms=wall_ms)
     applied_epoch, applied_version = standing.applied_rank
     return AssignmentVerdict(

@@ -38,9 +38,10 @@ class CycleConfig:
     A site whose agent is silent is lost at once when every peer gateway heard within
     `peer_fresh_ms` calls it unhealthy, after `lost_after_ms` when no peer has an opinion. A site
     not heard of since the control plane started gets `first_contact_ms` to come; it counts as back
-    after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms`. A
-    difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
-    attempt of the loop itself repeated after `retry_after_ms`, `retry_limit` times in a row.
+    after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms` after the
+    last one came. A difference between desired and observed that lasts `reconcile_after_ms` is
+    mended, a failed attempt of the loop itself repeated after `retry_after_ms`, `retry_limit`
+    times in a row.
     `solve_timeout_ms` bounds the wait for a solve. Detours are worked out for what has not changed
     between two looks `detours_settle_ms` apart, and not again within `detours_spacing_ms`.
     `auto_replan` off: the loop reroutes but leaves
