@@ -2,14 +2,16 @@
 
 A switch is make before break: new clusters first, then routes and listeners, then the old clusters
 go; `apply` returns when Envoy runs the new configuration, and puts the old one back if Envoy
-refuses. What the configuration says is `config`'s business. Files on disk are what Envoy runs, so
-it outlives the agent and the control plane.
+refuses. What the configuration says is `config`'s business; it may be tens of megabytes, so it is
+read and written in threads. Files on disk are what Envoy runs, so it outlives the agent and the
+control plane.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -86,7 +88,7 @@ class Gateway:
             await self._switch(files, timeout_ms=timeout_ms)
         else:
             await self._start(files, timeout_ms=timeout_ms)
-        self._routes_digest = files.digest
+        self._routes_digest = await asyncio.to_thread(lambda: files.digest)
 
     async def observe(self) -> GatewayObservation:
         """What Envoy counts and thinks of its peers; ``live=False`` if it cannot be asked."""
@@ -149,10 +151,11 @@ class Gateway:
             self._paths.bootstrap, json.dumps(files.bootstrap, sort_keys=True, indent=1).encode()
         )
         for kind in KINDS:
-            self._write(kind, getattr(files, kind))
+            await asyncio.to_thread(self._write, kind, getattr(files, kind))
         self._processes.spawn(PROCESS_NAME, argv=self._argv(), log_path=self._paths.log)
         try:
-            await self._await_live(_versions(files), before=None, timeout_ms=timeout_ms)
+            wanted = await asyncio.to_thread(_versions, files)
+            await self._await_live(wanted, before=None, timeout_ms=timeout_ms)
         except (RefusedError, RetryableError) as fault:
             detail = self._complaint() or str(fault)
             await self._processes.stop(PROCESS_NAME, grace_ms=500)
@@ -182,7 +185,7 @@ class Gateway:
         ]
 
     async def _switch(self, files: GatewayFiles, *, timeout_ms: int) -> None:
-        old = {kind: self._read(kind) for kind in KINDS}
+        old = {kind: await asyncio.to_thread(self._read, kind) for kind in KINDS}
         before = await self._live()
         kept = {c["name"] for c in files.clusters}
         leaving = [c for c in old["clusters"] if c["name"] not in kept]
@@ -196,13 +199,11 @@ class Gateway:
         )
         try:
             for stage in stages:
-                changed = [k for k, resources in stage.items() if self._write(k, resources)]
-                wanted = {k: version_of(stage[k]) for k in changed if k not in _SECRETS}
+                wanted = await asyncio.to_thread(self._write_all, stage)
                 if wanted:
                     await self._await_live(wanted, before=before, timeout_ms=timeout_ms)
         except (RefusedError, RetryableError):
-            for kind, resources in old.items():
-                self._write(kind, resources)
+            await asyncio.to_thread(self._write_all, old)
             raise
 
     async def _await_live(
@@ -238,6 +239,11 @@ class Gateway:
         only = "&usedonly" if used_only else ""
         text = await self._ask("GET", f"/stats?format=json{only}&filter={quote(names)}")
         return dict(json.loads(text))
+
+    def _write_all(self, stage: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+        """Write what differs; the version of each kind that did and that Envoy tells of."""
+        changed = [k for k, resources in stage.items() if self._write(k, resources)]
+        return {k: version_of(stage[k]) for k in changed if k not in _SECRETS}
 
     def _write(self, kind: str, resources: Sequence[Any]) -> bool:
         """Put the resources where Envoy reads them; whether that changed anything."""
