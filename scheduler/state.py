@@ -96,6 +96,7 @@ class SiteState:
     sampled: SiteObservation | None = None
     issued: deque[SiteAssignment] = field(default_factory=lambda: deque(maxlen=ISSUED_KEPT))
     _digested: tuple[SiteAssignment, str] | None = None
+    _shown: tuple[SiteAssignment, SiteAssignment] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -117,6 +118,15 @@ class SiteState:
         return self.in_force is None or (
             self._digested is not None and self._digested[0] is self.in_force
         )
+
+    def shown(self, assignment: SiteAssignment) -> SiteAssignment:
+        """The assignment without the tenants' pseudonym keys; made once, since making one judges
+        every route of it.
+        """
+        if self._shown is None or self._shown[0] is not assignment:
+            tenants = tuple(replace(t, pseudonym_key="") for t in assignment.tenants)
+            self._shown = (assignment, replace(assignment, tenants=tenants))
+        return self._shown[1]
 
     def see_rank(self, rank: tuple[int, int]) -> None:
         """Note the rank the agent says it has applied."""
