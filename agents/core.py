@@ -92,6 +92,8 @@ class AgentCore:
         )
         self._sequence = 0
         self._opened: tuple[bytes, SiteAssignment] | None = None
+        self._asked: asyncio.Task[GatewayObservation] | None = None
+        self._seen = GatewayObservation(live=False)
 
     async def resume(self) -> None:
         """Take up what an earlier agent left: memory from disk, processes from the system.
@@ -166,6 +168,7 @@ class AgentCore:
                 one.result()
         finally:
             stop.set()
+            watched += [self._asked] if self._asked is not None else []
             for one in watched:
                 one.cancel()
             await asyncio.gather(*watched, return_exceptions=True)
@@ -287,13 +290,24 @@ class AgentCore:
             last_record_sequence=self._world.pump.last_sequence,
         )
 
+    async def _see_gateway(self) -> GatewayObservation:
+        """What the gateway says, or said last: one that reads thousands of new routes answers
+        seconds late, which must hold no heartbeat up.
+        """
+        if self._effects.routes_run is None:
+            return GatewayObservation(live=False)
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._world.gateway.observe())
+        await asyncio.wait({self._asked}, timeout=self._config.heartbeat_ms / 1_000)
+        if self._asked.done():
+            self._seen, self._asked = self._asked.result(), None
+        return self._seen
+
     async def _beat(self) -> None:
         assert self._uplink is not None, "beats begin with run"
         replicas, work_of = self._executor.replicas(), self._world.keeper.work
         newest = self._executor.accepted or self._executor.applied
-        gateway = GatewayObservation(live=False)
-        if self._effects.routes_run is not None:
-            gateway = await self._world.gateway.observe()
+        gateway = await self._see_gateway()
         self._sequence += 1
         observation = site_view.observation(
             self._identity,

@@ -42,6 +42,7 @@ class CycleConfig:
     last one came. A difference between desired and observed that lasts `reconcile_after_ms` is
     mended, a failed attempt of the loop itself repeated after `retry_after_ms`, `retry_limit`
     times in a row.
+    `routes_timeout_ms`: a gateway takes up to 15 s for 17 000 routes on a busy machine.
     `solve_timeout_ms` bounds the wait for a solve. Detours are worked out for what has not changed
     between two looks `detours_settle_ms` apart, and not again within `detours_spacing_ms`.
     `auto_replan` off: the loop reroutes but leaves
@@ -62,7 +63,7 @@ class CycleConfig:
     detours_spacing_ms: int = 5_000
     assignment_ttl_ms: int = 24 * 3_600_000
     start_timeout_ms: int = 120_000
-    routes_timeout_ms: int = 10_000
+    routes_timeout_ms: int = 30_000
     drain_timeout_ms: int = 60_000
     stop_timeout_ms: int = 30_000
     auto_replan: bool = True
