@@ -23,6 +23,7 @@ from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, digest_of, f
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
 from agents.gateway.stats import (
     OBSERVED,
+    PROBES,
     SWITCHED,
     Live,
     failed_log_writes,
@@ -95,7 +96,7 @@ class Gateway:
         """What Envoy counts and thinks of its peers; ``live=False`` if it cannot be asked."""
         try:
             counters = await self._stats(OBSERVED, used_only=True)
-            clusters = await self._ask("GET", "/clusters?format=json")
+            clusters = await self._ask("GET", f"/clusters?format=json&filter={quote(PROBES)}")
             self.failed_log_writes = failed_log_writes(counters)
         except RetryableError:
             return GatewayObservation(live=False, routes_digest=self._routes_digest)
