@@ -140,7 +140,7 @@ class AgentCore:
         if envelope is None:
             return None
         try:
-            assignment = open_assignment(envelope, key=self._key)
+            assignment = self._open(envelope)
         except InvalidFactError as fault:
             raise FatalError(
                 f'site "{self._identity.site_id}": the assignment on disk is damaged or not of '
@@ -237,7 +237,9 @@ class AgentCore:
         return self._accept(assignment, frame.envelope, verdict)
 
     def _open(self, envelope: bytes) -> SiteAssignment:
-        """Open an envelope; the last one again (judged, then meant; sent twice) costs nothing."""
+        """Open an envelope; the last one again (judged, then meant; accepted, then applied) costs
+        nothing.
+        """
         if self._opened is None or self._opened[0] != envelope:
             self._opened = (envelope, open_assignment(envelope, key=self._key))
         return self._opened[1]
