@@ -91,6 +91,9 @@ class AgentCore:
             stop_grace_ms=config.stop_grace_ms,
         )
         self._sequence = 0
+        self._opened: tuple[bytes, SiteAssignment] | None = None
+        self._asked: asyncio.Task[GatewayObservation] | None = None
+        self._seen = GatewayObservation(live=False)
 
     async def resume(self) -> None:
         """Take up what an earlier agent left: memory from disk, processes from the system.
@@ -137,7 +140,7 @@ class AgentCore:
         if envelope is None:
             return None
         try:
-            assignment = open_assignment(envelope, key=self._key)
+            assignment = self._open(envelope)
         except InvalidFactError as fault:
             raise FatalError(
                 f'site "{self._identity.site_id}": the assignment on disk is damaged or not of '
@@ -165,6 +168,7 @@ class AgentCore:
                 one.result()
         finally:
             stop.set()
+            watched += [self._asked] if self._asked is not None else []
             for one in watched:
                 one.cancel()
             await asyncio.gather(*watched, return_exceptions=True)
@@ -193,7 +197,7 @@ class AgentCore:
             fact = await uplink.inbound.get()
             match fact:
                 case AssignmentFrame():
-                    uplink.send(self._judge(fact))
+                    uplink.send(await self._judge(fact))
                 case Step():
                     self._tell(StepArrived(step=fact))
                 case Lease():
@@ -203,7 +207,10 @@ class AgentCore:
                 case _:
                     _log.warning("frame ignored", kind=type(fact).__name__)
 
-    def _judge(self, frame: AssignmentFrame) -> AssignmentVerdict:
+    async def _judge(self, frame: AssignmentFrame) -> AssignmentVerdict:
+        """ACK or NACK. Thousands of routes take seconds to open and judge: in a thread, so that
+        heartbeats go on. No other frame is taken meanwhile, so what is accepted stays.
+        """
         standing = Standing(
             site_id=self._identity.site_id,
             accepted=self._executor.accepted,
@@ -211,11 +218,12 @@ class AgentCore:
             inventory=self._identity.inventory,
         )
         try:
-            assignment = open_assignment(frame.envelope, key=self._key)
+            assignment = await asyncio.to_thread(self._open, frame.envelope)
         except InvalidFactError as fault:
             _log.warning("assignment refused", reason=str(fault))
             return refuse_unreadable(str(fault), standing, validate_only=frame.validate_only)
-        verdict = judge(
+        verdict = await asyncio.to_thread(
+            judge,
             assignment,
             standing,
             wall_ms=self._clock.wall_ms(),
@@ -227,6 +235,14 @@ class AgentCore:
         if verdict.violations or frame.validate_only or not is_new:
             return verdict
         return self._accept(assignment, frame.envelope, verdict)
+
+    def _open(self, envelope: bytes) -> SiteAssignment:
+        """Open an envelope; the last one again (judged, then meant; accepted, then applied) costs
+        nothing.
+        """
+        if self._opened is None or self._opened[0] != envelope:
+            self._opened = (envelope, open_assignment(envelope, key=self._key))
+        return self._opened[1]
 
     def _accept(
         self, assignment: SiteAssignment, envelope: bytes, verdict: AssignmentVerdict
@@ -276,13 +292,24 @@ class AgentCore:
             last_record_sequence=self._world.pump.last_sequence,
         )
 
+    async def _see_gateway(self) -> GatewayObservation:
+        """What the gateway says, or said last: one that reads thousands of new routes answers
+        seconds late, which must hold no heartbeat up.
+        """
+        if self._effects.routes_run is None:
+            return GatewayObservation(live=False)
+        if self._asked is None:
+            self._asked = asyncio.create_task(self._world.gateway.observe())
+        await asyncio.wait({self._asked}, timeout=self._config.heartbeat_ms / 1_000)
+        if self._asked.done():
+            self._seen, self._asked = self._asked.result(), None
+        return self._seen
+
     async def _beat(self) -> None:
         assert self._uplink is not None, "beats begin with run"
         replicas, work_of = self._executor.replicas(), self._world.keeper.work
         newest = self._executor.accepted or self._executor.applied
-        gateway = GatewayObservation(live=False)
-        if self._effects.routes_run is not None:
-            gateway = await self._world.gateway.observe()
+        gateway = await self._see_gateway()
         self._sequence += 1
         observation = site_view.observation(
             self._identity,

@@ -36,8 +36,8 @@ from agents.record_pump import RecordPump
 from agents.replicas import ReplicaKeeper
 from agents.store import AgentStore
 from sites.assignment import SiteAssignment
+from sites.assignment_json import assignment_digest
 from sites.clock import Clock
-from sites.digest import digest
 from sites.errors import FatalError, HinterlandError, RetryableError
 from sites.steps import StepResult
 
@@ -142,7 +142,7 @@ class Effects:
                 self._send(result)
 
     def _mark_applied(self, assignment: SiteAssignment) -> None:
-        own = digest(assignment)
+        own = assignment_digest(assignment)
         envelope = self._envelopes[assignment.rank]
         self._world.store.save_applied(
             rank=assignment.rank, assignment_digest=own, envelope=envelope

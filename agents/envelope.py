@@ -1,8 +1,10 @@
-"""Signed assignments: DSSE envelopes around canonical JSON, signed with Ed25519.
+"""Signed assignments: DSSE envelopes around packed canonical JSON, signed with Ed25519.
 
 Decides whether bytes are a well-formed envelope with a valid signature of the control plane, and
 yields the assignment inside. Whether that assignment may be acted on (audience, rank, expiry, fit)
-is `agents.trusted_plan`'s to judge. The format is the DSSE protocol v1 with one signature.
+is `agents.trusted_plan`'s to judge. The format is the DSSE protocol v1 with one signature, and has
+exactly one way to be written. What is signed are the packed bytes: nothing is unpacked, let alone
+parsed, before its signature holds.
 """
 
 from __future__ import annotations
@@ -17,13 +19,14 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from agents.frames import MAX_MESSAGE_BYTES
+from agents.frames import MAX_ASSIGNMENT_BYTES, MAX_MESSAGE_BYTES
+from agents.packed import pack, require_plain_size, unpack
 from sites.assignment import SiteAssignment
 from sites.assignment_json import assignment_json
 from sites.errors import InvalidFactError
 from sites.plain import from_plain
 
-PAYLOAD_TYPE = "application/vnd.hinterland.assignment.v1+json"
+PAYLOAD_TYPE = "application/vnd.hinterland.assignment.v1+gzip"
 MAX_JSON_DEPTH = 32
 
 
@@ -42,31 +45,31 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def sign_assignment(assignment: SiteAssignment, *, key: Ed25519PrivateKey) -> bytes:
-    """The signed envelope of an assignment, as JSON bytes. Raises InvalidFactError over 4 MiB."""
-    payload = assignment_json(assignment)
-    envelope = {
-        "payload": base64.b64encode(payload).decode(),
-        "payloadType": PAYLOAD_TYPE,
-        "signatures": [
-            {
-                "keyid": key_id(key.public_key()),
-                "sig": base64.b64encode(key.sign(pre_authentication_encoding(payload))).decode(),
-            }
-        ],
-    }
-    data = json.dumps(envelope, separators=(",", ":")).encode()
-    if len(data) > MAX_MESSAGE_BYTES:
+    """The signed envelope of an assignment, as JSON bytes. Raises InvalidFactError over 4 MiB, or
+    for an assignment over `MAX_ASSIGNMENT_BYTES` before it is packed.
+    """
+    plain = assignment_json(assignment)
+    subject = f"assignment of {assignment.site_id}"
+    require_plain_size(len(plain), limit_bytes=MAX_ASSIGNMENT_BYTES, subject=subject)
+    payload = pack(plain)
+    signature = key.sign(pre_authentication_encoding(payload))
+    envelope = _written(payload, signature, key=key.public_key())
+    if len(envelope) > MAX_MESSAGE_BYTES:
         raise InvalidFactError(
-            f"assignment of {assignment.site_id}: {len(data)} bytes exceeds limit "
-            f"{MAX_MESSAGE_BYTES} bytes; use fewer routes or tenants per site"
+            f"{subject}: {len(envelope)} bytes exceeds limit {MAX_MESSAGE_BYTES} bytes; "
+            "use fewer routes (services x tenants x policies) per site"
         )
-    return data
+    return envelope
 
 
 def open_assignment(envelope: bytes, *, key: Ed25519PublicKey) -> SiteAssignment:
-    """Verify the signature, then parse. Raises InvalidFactError saying which of the two failed."""
-    outer = _parse(envelope, subject="assignment envelope")
-    payload, signature = _parts(outer)
+    """Verify the signature, then unpack and parse. Raises InvalidFactError saying what failed."""
+    if len(envelope) > MAX_MESSAGE_BYTES:
+        raise InvalidFactError(
+            f"assignment envelope: {len(envelope)} bytes exceeds limit {MAX_MESSAGE_BYTES} bytes; "
+            "use fewer routes (services x tenants x policies) per site"
+        )
+    payload, signature = _parts(_parse(envelope, subject="assignment envelope"))
     try:
         key.verify(signature, pre_authentication_encoding(payload))
     except InvalidSignature:
@@ -74,8 +77,13 @@ def open_assignment(envelope: bytes, *, key: Ed25519PublicKey) -> SiteAssignment
             "assignment envelope: the signature is not of this fleet's control plane; "
             "compare assignment.pub of the site with the control plane's"
         ) from None
-    assignment = from_plain(SiteAssignment, _parse(payload, subject="assignment"))
-    if assignment_json(assignment) != payload:
+    if _written(payload, signature, key=key) != envelope:
+        raise InvalidFactError(
+            "assignment envelope: not written as the control plane writes it; send it unchanged"
+        )
+    plain = unpack(payload, limit_bytes=MAX_ASSIGNMENT_BYTES, subject="assignment")
+    assignment = from_plain(SiteAssignment, _parse(plain, subject="assignment"))
+    if assignment_json(assignment) != plain:
         raise InvalidFactError("assignment: the payload is not its canonical JSON")
     return assignment
 
@@ -89,6 +97,16 @@ def public_key_from_pem(pem: bytes) -> Ed25519PublicKey:
     if not isinstance(key, Ed25519PublicKey):
         raise InvalidFactError("assignment key: not an Ed25519 key")
     return key
+
+
+def _written(payload: bytes, signature: bytes, *, key: Ed25519PublicKey) -> bytes:
+    """The envelope, byte for byte: a changed byte is refused even where it would mean the same."""
+    envelope = {
+        "payload": base64.b64encode(payload).decode(),
+        "payloadType": PAYLOAD_TYPE,
+        "signatures": [{"keyid": key_id(key), "sig": base64.b64encode(signature).decode()}],
+    }
+    return json.dumps(envelope, separators=(",", ":")).encode()
 
 
 def _parts(outer: Any) -> tuple[bytes, bytes]:
@@ -115,10 +133,6 @@ def _base64(value: Any) -> bytes:
 
 
 def _parse(data: bytes, *, subject: str) -> Any:
-    if len(data) > MAX_MESSAGE_BYTES:
-        raise InvalidFactError(
-            f"{subject}: {len(data)} bytes exceeds limit {MAX_MESSAGE_BYTES} bytes"
-        )
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as fault:

@@ -17,6 +17,11 @@ from sites.units import require_id, require_nonnegative
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 """Most bytes of one message in either direction."""
 
+MAX_ASSIGNMENT_BYTES = 64 * 1024 * 1024
+"""Most bytes of an assignment's JSON before it is packed: some 200 000 routes of 330 bytes. A fleet
+of 600 sites, 60 services, 50 tenants and 37 policies has 93 000 (31 MB).
+"""
+
 MAX_RECORDS_PER_BATCH = 4_096
 MAX_RECORD_BYTES = 16 * 1024
 

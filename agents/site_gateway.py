@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from agents.gateway.config import render
 from agents.gateway.facts import GatewayPaths, GatewayTuning
 from agents.gateway.process import Gateway
@@ -24,7 +26,10 @@ class SiteGateway:
 
     async def apply(self, assignment: SiteAssignment, *, ready: Ready) -> None:
         """See `GatewayPort`."""
-        files = render(assignment, ready=ready, paths=self._paths, tuning=self._tuning)
+        # seconds of work where there are thousands of routes; heartbeats must go on
+        files = await asyncio.to_thread(
+            render, assignment, ready=ready, paths=self._paths, tuning=self._tuning
+        )
         await self._envoy.apply(files)
 
     async def observe(self) -> GatewayObservation:

@@ -18,6 +18,9 @@ from sites.residency import may_transit
 from sites.steps import AssignmentVerdict
 from sites.telemetry import PoolInventory
 
+VIOLATIONS_MAX = 100
+"""Violations that a verdict tells one by one."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Standing:
@@ -48,15 +51,20 @@ def judge(
     its expiry.
     """
     own = assignment_digest(assignment)
-    is_repeated = standing.accepted is not None and assignment_digest(standing.accepted) == own
-    violations = () if is_repeated else _violations(assignment, standing, wall_ms=wall_ms)
+    accepted = standing.accepted
+    is_repeated = (
+        accepted is not None
+        and accepted.rank == assignment.rank
+        and assignment_digest(accepted) == own
+    )
+    found = () if is_repeated else _violations(assignment, standing, wall_ms=wall_ms)
     applied_epoch, applied_version = standing.applied_rank
     return AssignmentVerdict(
         site_id=standing.site_id,
         epoch=assignment.epoch,
         version=assignment.version,
         assignment_digest=own,
-        violations=violations,
+        violations=_bounded(found, standing),
         applied_epoch=applied_epoch,
         applied_version=applied_version,
         validate_only=validate_only,
@@ -96,6 +104,23 @@ def refuse_undurable(reason: str, verdict: AssignmentVerdict) -> AssignmentVerdi
         actual=reason,
     )
     return replace(verdict, violations=(violation,))
+
+
+def _bounded(found: tuple[Violation, ...], standing: Standing) -> tuple[Violation, ...]:
+    """The first ones, and how many there are: thousands of routes may all break one limit, and the
+    verdict has to fit into one message.
+    """
+    if len(found) <= VIOLATIONS_MAX:
+        return found
+    summary = Violation(
+        code="more_violations",
+        subject=f'site "{standing.site_id}": assignment',
+        limit=VIOLATIONS_MAX,
+        actual=len(found),
+        unit="violations told",
+        remedy="mend those before this one, then send it anew",
+    )
+    return (*found[:VIOLATIONS_MAX], summary)
 
 
 def _violations(

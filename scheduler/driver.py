@@ -1,9 +1,10 @@
 """The only loop: carries messages to hubs, hubs' effects to the control loop, and its effects out.
 
 Decides nothing about the fleet: `sites.hub` and `scheduler.cycle` do. What it does decide is order
-and survival: a wish reaches a hub before the next message does, an entry's durability is reported
-only once the ledger says so, and when the hubs are lost it goes on with hubs in this process until
-Ray is back, telling both the same story (the agents' hellos, then what is wanted).
+and survival: a wish reaches a hub before the next message does (an assignment once it is signed),
+an entry's durability is reported only once the ledger says so, and when the hubs are lost it goes
+on with hubs in this process until Ray is back, telling both the same story (the agents' hellos,
+then what is wanted).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from agents.frames import AssignmentFrame, ControlFact, RecordAck, RecordBatch
+from agents.frames import ControlFact, RecordAck, RecordBatch
 from optimizer.problem import Problem
 from scheduler.board import Board, Update
 from scheduler.cycle import Cycle
@@ -39,12 +40,14 @@ from scheduler.front_door import AgentMessage
 from scheduler.hub_keeper import HubKeeper
 from scheduler.ledger import Ledger
 from scheduler.receipt import Receipt
+from scheduler.sealed import SealedAssignments
 from scheduler.solver_pool import SolverPool
 from scheduler.view import Drill, FleetView
 from sites.assignment import SiteAssignment
 from sites.clock import Clock
 from sites.errors import InvalidFactError, RefusedError, RetryableError
 from sites.hub_messages import (
+    AssignmentWanted,
     HelloArrived,
     HubEffect,
     HubEvent,
@@ -118,7 +121,7 @@ class Driver:
         self._inbox = inbox
         self._send = send
         self._close_site = close_site
-        self._sign = sign
+        self._sealed = SealedAssignments(sign)
         self._admit = admit
         self._clock = clock
         self._config = config
@@ -289,21 +292,15 @@ class Driver:
     def _carry_out_hub(self, effect: HubEffect) -> None:
         match effect:
             case SendAssignment():
-                self._send_assignment(effect)
+                frame = self._sealed.frame(effect)
+                if frame is not None:
+                    self._send(effect.site_id, frame)
             case SendStep():
                 self._send(effect.site_id, effect.step)
             case SendLease():
                 self._send(effect.site_id, effect.lease)
             case _:
                 self._events.append(effect)
-
-    def _send_assignment(self, effect: SendAssignment) -> None:
-        try:
-            envelope = self._sign(effect.assignment)
-            frame = AssignmentFrame(envelope=envelope, validate_only=effect.validate_only)
-            self._send(effect.site_id, frame)
-        except InvalidFactError as fault:  # too large: unanswered, so the change stops and says so
-            self.board.post_alert(Alert(text=str(fault), site_id=effect.site_id))
 
     async def _tell_cycle(self, event: CycleEvent) -> None:
         for effect in self._cycle.handle(event, self._now_ms):
@@ -314,6 +311,8 @@ class Driver:
 
     def _carry_out(self, effect: CycleEffect) -> None:
         match effect:
+            case AssignmentWanted():
+                self._start(self._seal(effect))
             case AppendLedger():
                 self._start(self._append(effect))
             case Solve() | FillDetours():
@@ -328,6 +327,7 @@ class Driver:
     async def _change_sites(self, site_ids: tuple[str, ...]) -> None:
         for gone in sorted(set(self._site_ids) - set(site_ids)):
             self._close_site(gone, f"site {gone}: no longer in this fleet")
+            self._sealed.forget((gone,))
         self._site_ids = site_ids
         await self._hubs.change_sites(site_ids)
         self._retell()
@@ -351,6 +351,15 @@ class Driver:
         if not task.cancelled() and task.exception() is not None:
             self._fault = task.exception()
         self._inbox.arrived.set()
+
+    async def _seal(self, wish: AssignmentWanted) -> None:
+        try:
+            named = await self._sealed.seal(wish)
+        except InvalidFactError as fault:  # too large: unanswered, so the change stops and says so
+            self.board.post_alert(Alert(text=str(fault), site_id=wish.site_id))
+            return
+        if named is not None and self.knows_site(wish.site_id):
+            self._wishes.append((wish.site_id, named))
 
     async def _append(self, effect: AppendLedger) -> None:
         kind = kind_of(effect.entry)

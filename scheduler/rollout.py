@@ -92,6 +92,8 @@ class Rollout:
         if not verdict.accepted:
             return self._on_nack(verdict, now_ms)
         self._awaited.discard(verdict.site_id)
+        # a large fleet's assignments are signed, and leave, one after the other
+        self._deadline_ms = now_ms + self._config.verdict_timeout_ms
         if self.urgent:
             return self._send(
                 tuple(s for w in self.phases[0].waves for s in w if s.site_id == verdict.site_id),

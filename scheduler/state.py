@@ -38,9 +38,11 @@ class CycleConfig:
     A site whose agent is silent is lost at once when every peer gateway heard within
     `peer_fresh_ms` calls it unhealthy, after `lost_after_ms` when no peer has an opinion. A site
     not heard of since the control plane started gets `first_contact_ms` to come; it counts as back
-    after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms`. A
-    difference between desired and observed that lasts `reconcile_after_ms` is mended, a failed
-    attempt of the loop itself repeated after `retry_after_ms`, `retry_limit` times in a row.
+    after `back_after_ms` of being connected. Verdicts are awaited `verdict_timeout_ms` after the
+    last one came. A difference between desired and observed that lasts `reconcile_after_ms` is
+    mended, a failed attempt of the loop itself repeated after `retry_after_ms`, `retry_limit`
+    times in a row.
+    `routes_timeout_ms`: a gateway takes up to 15 s for 17 000 routes on a busy machine.
     `solve_timeout_ms` bounds the wait for a solve. Detours are worked out for what has not changed
     between two looks `detours_settle_ms` apart, and not again within `detours_spacing_ms`.
     `auto_replan` off: the loop reroutes but leaves
@@ -61,7 +63,7 @@ class CycleConfig:
     detours_spacing_ms: int = 5_000
     assignment_ttl_ms: int = 24 * 3_600_000
     start_timeout_ms: int = 120_000
-    routes_timeout_ms: int = 10_000
+    routes_timeout_ms: int = 30_000
     drain_timeout_ms: int = 60_000
     stop_timeout_ms: int = 30_000
     auto_replan: bool = True
@@ -95,6 +97,7 @@ class SiteState:
     sampled: SiteObservation | None = None
     issued: deque[SiteAssignment] = field(default_factory=lambda: deque(maxlen=ISSUED_KEPT))
     _digested: tuple[SiteAssignment, str] | None = None
+    _shown: tuple[SiteAssignment, SiteAssignment] | None = None
 
     @property
     def is_connected(self) -> bool:
@@ -116,6 +119,15 @@ class SiteState:
         return self.in_force is None or (
             self._digested is not None and self._digested[0] is self.in_force
         )
+
+    def shown(self, assignment: SiteAssignment) -> SiteAssignment:
+        """The assignment without the tenants' pseudonym keys; made once, since making one judges
+        every route of it.
+        """
+        if self._shown is None or self._shown[0] is not assignment:
+            tenants = tuple(replace(t, pseudonym_key="") for t in assignment.tenants)
+            self._shown = (assignment, replace(assignment, tenants=tenants))
+        return self._shown[1]
 
     def see_rank(self, rank: tuple[int, int]) -> None:
         """Note the rank the agent says it has applied."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from scheduler.planner import Planner
 from scheduler.state import CycleState
 from scheduler.view import FleetView, SiteView
@@ -46,7 +44,4 @@ def _site_view(state: CycleState, site_id: str) -> SiteView:
 def _shown(state: CycleState, site_id: str) -> SiteAssignment | None:
     """The desired assignment without the tenants' pseudonym keys."""
     wanted = state.desired.assignments.get(site_id) if state.desired else None
-    if wanted is None:
-        return None
-    tenants = tuple(replace(t, pseudonym_key="") for t in wanted.tenants)
-    return replace(wanted, tenants=tenants)
+    return state.site(site_id).shown(wanted) if wanted is not None else None

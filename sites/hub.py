@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from sites.assignment import Lease, SiteAssignment
+from sites.assignment import Lease
 from sites.hub_messages import (
     AssignmentJudged,
-    AssignmentWanted,
+    AssignmentNamed,
     ConnectionChanged,
     ConnectionState,
     CordonWanted,
@@ -93,15 +93,15 @@ class EdgeHub:
         self._heard_at_ms = 0
         self._lease_sent_at_ms = 0
         self._nacks_in_a_row = 0
-        self._newest: SiteAssignment | None = None
-        self._assignments: dict[bool, tuple[SiteAssignment, _Open]] = {}
+        self._newest: tuple[int, int] | None = None
+        self._assignments: dict[bool, tuple[tuple[int, int], _Open]] = {}
         self._steps: dict[str, tuple[Step, _Open]] = {}
 
     @classmethod
     def start(
-        cls, site_id: str, config: HubConfig, *, newest: SiteAssignment | None = None
+        cls, site_id: str, config: HubConfig, *, newest: tuple[int, int] | None = None
     ) -> EdgeHub:
-        """A hub that knows nothing but, if given, the newest assignment wanted at its site."""
+        """A hub that knows nothing but, if given, the rank of what is wanted at its site."""
         hub = cls(site_id, config)
         hub._newest = newest
         return hub
@@ -121,8 +121,8 @@ class EdgeHub:
                 return self._on_closed(event)
             case Ticked():
                 return self._on_tick(now_ms)
-            case AssignmentWanted():
-                return self._on_assignment_wanted(event, now_ms)
+            case AssignmentNamed():
+                return self._on_assignment_named(event, now_ms)
             case StepWanted():
                 return self._on_step_wanted(event.step, now_ms)
             case StepsForgotten():
@@ -145,11 +145,11 @@ class EdgeHub:
         effects.append(SiteSaidHello(site_id=self.site_id, hello=hello))
         effects.append(self._renew_lease(now_ms))
         newest = self._newest
-        if newest is not None and (hello.epoch, hello.version) < newest.rank:
+        if newest is not None and (hello.epoch, hello.version) < newest:
             self._assignments.setdefault(False, (newest, _Open(wanted_at_ms=now_ms)))
         # A new stream knows nothing of what the old one carried: everything open is sent again.
-        for validate_only, (assignment, open_) in sorted(self._assignments.items(), reverse=True):
-            self._assignments[validate_only] = (assignment, replace(open_, attempts=0))
+        for validate_only, (rank, open_) in sorted(self._assignments.items(), reverse=True):
+            self._assignments[validate_only] = (rank, replace(open_, attempts=0))
         for step_id, (step, open_) in self._steps.items():
             self._steps[step_id] = (step, replace(open_, attempts=0))
         return (*effects, *self._send_open(now_ms, at_once=True))
@@ -168,7 +168,7 @@ class EdgeHub:
     def _on_verdict(self, verdict: AssignmentVerdict, now_ms: int) -> tuple[HubEffect, ...]:
         effects = self._heard(now_ms, reason="verdict")
         held = self._assignments.get(verdict.validate_only)
-        if held is not None and held[0].rank == (verdict.epoch, verdict.version):
+        if held is not None and held[0] == (verdict.epoch, verdict.version):
             del self._assignments[verdict.validate_only]
         effects.append(AssignmentJudged(site_id=self.site_id, verdict=verdict))
         if verdict.accepted:
@@ -202,14 +202,14 @@ class EdgeHub:
             effects += self._send_open(now_ms)
         return (*effects, *self._expire_steps(now_ms))
 
-    def _on_assignment_wanted(self, event: AssignmentWanted, now_ms: int) -> tuple[HubEffect, ...]:
+    def _on_assignment_named(self, event: AssignmentNamed, now_ms: int) -> tuple[HubEffect, ...]:
         assert event.site_id == self.site_id, "the shell hands a wish to its own site's hub"
         newest = self._newest
-        if newest is not None and event.assignment.rank < newest.rank:
+        if newest is not None and event.rank < newest:
             return ()  # an older wish must never overtake a newer one
         if not event.validate_only:
-            self._newest = event.assignment
-        self._assignments[event.validate_only] = (event.assignment, _Open(wanted_at_ms=now_ms))
+            self._newest = event.rank
+        self._assignments[event.validate_only] = (event.rank, _Open(wanted_at_ms=now_ms))
         return tuple(self._send_open(now_ms))
 
     def _on_step_wanted(self, step: Step, now_ms: int) -> tuple[HubEffect, ...]:
@@ -254,15 +254,13 @@ class EdgeHub:
         effects: list[HubEffect] = []
         if self.state is not ConnectionState.CONNECTED:
             return effects
-        for validate_only, (assignment, open_) in sorted(
+        for validate_only, (rank, open_) in sorted(
             self._assignments.items(), key=lambda item: not item[0]
         ):
             if at_once or self._due(open_, now_ms):
-                self._assignments[validate_only] = (assignment, _sent(open_, now_ms))
+                self._assignments[validate_only] = (rank, _sent(open_, now_ms))
                 effects.append(
-                    SendAssignment(
-                        site_id=self.site_id, assignment=assignment, validate_only=validate_only
-                    )
+                    SendAssignment(site_id=self.site_id, rank=rank, validate_only=validate_only)
                 )
         for step_id, (step, open_) in list(self._steps.items()):
             if at_once or self._due(open_, now_ms):

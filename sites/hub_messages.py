@@ -1,9 +1,10 @@
 """What an `EdgeHub` is told and what it wants done. Facts only; `sites.hub` decides.
 
 Every effect a hub emits besides the three ``Send*`` is also, unchanged, an event of the control
-loop (`scheduler.events`). `AssignmentWanted`, `StepWanted`, `StepsForgotten`, `CordonWanted` and
-`UncordonWanted` are effects of the control loop that its shell hands, unchanged, to the hub of the
-site they name (all have `site_id`).
+loop (`scheduler.events`). `StepWanted`, `StepsForgotten`, `CordonWanted` and `UncordonWanted` are
+effects of the control loop that its shell hands, unchanged, to the hub of the site they name (all
+have `site_id`). Of `AssignmentWanted` the shell keeps the assignment and hands on the name: hubs
+decide by rank alone, and what they hold travels between processes.
 Times called ``now_ms`` are wall milliseconds that the shell keeps from running backwards.
 """
 
@@ -78,6 +79,21 @@ class AssignmentWanted:
         """The site it is for."""
         return self.assignment.site_id
 
+    def named(self) -> AssignmentNamed:
+        """The same wish without the assignment itself."""
+        return AssignmentNamed(
+            site_id=self.site_id, rank=self.assignment.rank, validate_only=self.validate_only
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AssignmentNamed:
+    """The assignment of that (epoch, version), which the shell keeps, is wanted at its site."""
+
+    site_id: str
+    rank: tuple[int, int]
+    validate_only: bool = False
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StepWanted:
@@ -121,7 +137,7 @@ HubEvent = (
     | StepResultArrived
     | StreamClosed
     | Ticked
-    | AssignmentWanted
+    | AssignmentNamed
     | StepWanted
     | StepsForgotten
     | CordonWanted
@@ -131,10 +147,12 @@ HubEvent = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SendAssignment:
-    """Sign it, then send it down the site's stream (dropped if there is none: the hub resends)."""
+    """Send the assignment of that rank, which the shell keeps, down the site's stream (dropped if
+    there is none: the hub resends).
+    """
 
     site_id: str
-    assignment: SiteAssignment
+    rank: tuple[int, int]
     validate_only: bool
 
 

