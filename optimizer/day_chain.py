@@ -16,6 +16,7 @@ from optimizer.milp.constraints_survive import SurvivalCut
 from optimizer.milp.day import DeferKey, Horizon, Hour, HoursAnswer, search_hours
 from optimizer.milp.elastic import mending_slack
 from optimizer.milp.highs import Budget
+from optimizer.milp.stopping import OUTSIDE
 from optimizer.problem import Problem, RunningGroup
 from optimizer.schedule import (
     DaySchedule,
@@ -25,15 +26,23 @@ from optimizer.schedule import (
     budget_of_tenant,
     hour_problem,
     left_running,
+    with_hour_limits,
 )
+from optimizer.solve import solve
 from sites.clock import Clock
+from sites.units import MS_PER_S
 
 FIRST_PART = 0.2
 """Part of the hours' time that the first may take: it alone starts from nothing planned."""
 
+ALONE_PART = 0.6
+"""Part of an hour's time that the search of it alone may take, where a window starts from that."""
+
 
 class Chain:
     """Plans hour after hour, each in a window of it and the hours behind; keeps the first.
+
+    With `begins_alone` each window starts from the plan of its hour alone, and ends with no worse.
 
     What it has fixed so far is its state; after `run`, `nodes`, `hit_limit` and, without a
     schedule, `failed_period` say what happened; `cuts` of lost sites hold for every plan of each
@@ -48,8 +57,10 @@ class Chain:
         periods: int,
         window: int,
         clock: Clock | None = None,
+        begins_alone: bool = False,
     ) -> None:
         self._problem = problem
+        self._begins_alone = begins_alone
         self._clock = clock
         self._arcs = candidates.arcs
         self._count = periods
@@ -85,6 +96,7 @@ class Chain:
             )
             found = self._search(asked, self._share(budget, at=at, spent_s=spent_s))
             spent_s += found.searched_s
+            self.nodes += found.nodes
             self.hit_limit = self.hit_limit or found.hit_limit
             if not found.periods:
                 self.failed_period = at
@@ -107,14 +119,72 @@ class Chain:
 
     def _search(self, asked: Horizon, budget: Budget) -> HoursAnswer:
         """An hour's plan among what the hour before runs and the relaxation uses, starting from
-        the former; the first hour's, or where that finds none, among all groups.
+        the former, or from the hour's own plan; where that finds none, among all groups.
         """
-        runs = {r.group.group_id: r.replicas for r in self._running}
-        if runs and self._planned:
-            found = search_hours(asked, budget, start=[runs], near=runs, clock=self._clock)
+        runs = {r.group.group_id: r.replicas for r in self._running} if self._planned else {}
+        alone, took_s = self._alone(asked, budget) if self._begins_alone else (None, 0.0)
+        left = replace(budget, time_s=max(0.0, budget.time_s - took_s))
+        start = runs if alone is None else alone
+        if start:
+            found = search_hours(
+                asked,
+                left,
+                start=[start],
+                near={*runs, *start},
+                keeps_start=alone is not None,
+                clock=self._clock,
+            )
             if found.periods or found.hit_limit:
-                return found
-        return search_hours(asked, budget, clock=self._clock)
+                return replace(found, searched_s=found.searched_s + took_s)
+        found = search_hours(asked, left, clock=self._clock)
+        return replace(found, searched_s=found.searched_s + took_s)
+
+    def _alone(self, asked: Horizon, budget: Budget) -> tuple[dict[str, int] | None, float]:
+        """The replicas of the hour at hand as a steady state by itself, starting from the hour
+        before, and the seconds that took; None where it has no such plan. Answers what must be
+        answered now and defers nothing.
+        """
+        time_s = budget.time_s * ALONE_PART
+        if time_s <= 0:
+            return None, 0.0
+        at, hour = len(self._planned), asked.hours[0].problem
+        rates = born_rates(self._problem, at)
+        deadlines = {c.class_id: c.deferrable_h for c in hour.classes}
+        for class_id, waiting in sorted(asked.pending.items()):
+            due = [r for ago, r in waiting.items() if ago >= deadlines[class_id] or asked.left == 1]
+            rates[class_id] = fsum([rates[class_id], *due])
+        problem = hour_problem(self._problem, at, rates=rates, running=self._running)
+        problem = with_hour_limits(problem, self._limits_left())
+        problem = replace(problem, plan_policy=replace(problem.plan_policy, time_limit_s=time_s))
+        before = self._planned[-1].plan if self._planned else None
+        began_ms = self._clock.monotonic_ms() if self._clock else 0
+        outcome = solve(problem, clock=self._clock, start=before)
+        took_ms = self._clock.monotonic_ms() - began_ms if self._clock else 0
+        self.nodes += outcome.nodes
+        if outcome.plan is None:
+            return None, took_ms / MS_PER_S
+        if outcome.plan.hit_limit in OUTSIDE:
+            self.hit_limit = self.hit_limit or outcome.plan.hit_limit
+        replicas = {g.group.group_id: g.replicas for g in outcome.plan.groups}
+        return replicas, took_ms / MS_PER_S
+
+    def _limits_left(self) -> dict[tuple[str, str], float]:
+        """The most that the hour at hand may take of limits over the day: its own part and what
+        those before it left (tenants: USD/h, carbon: g/h).
+        """
+        unspent = self._unspent()
+        limits = {
+            ("tenant_budget", t.tenant_id): max(
+                0.0, t.budget_usd_per_h + unspent["tenant_budget", t.tenant_id]
+            )
+            for t in self._problem.tenants
+            if t.budget_usd_per_h is not None
+        }
+        cap_g = self._problem.plan_policy.carbon_cap_g_per_h
+        if cap_g is not None:
+            left_g = cap_g + unspent["carbon_cap", "fleet"] * G_PER_KG
+            limits["carbon_cap", "fleet"] = max(0.0, left_g)
+        return limits
 
     def _take(self, found: HoursAnswer, *, at: int) -> None:
         """Keep what is answered in hour `at` of earlier demand; what else it defers stays open."""
