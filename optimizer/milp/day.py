@@ -135,6 +135,7 @@ def search_hours(
     start: Sequence[Mapping[str, int]] | None = None,
     near: Collection[str] | None = None,
     keeps_start: bool = False,
+    known: Sequence[tuple[SurvivalCut, ...]] | None = None,
     clock: Clock | None = None,
 ) -> HoursAnswer:
     """Solve, ask what each loss of a site would cost each hour, cut, solve again: `optimizer.solve`
@@ -142,20 +143,21 @@ def search_hours(
     is given `near` (group ids) looks among those, the start's and what its relaxation uses alone:
     finding no plan there proves nothing. With `keeps_start` the first round is the start itself,
     nothing else allowed: where that is lawful the answer is no worse, as `horizon_usd` has it,
-    however little time is left. With a clock all rounds share the budget's time, which is the
-    solver's alone.
+    however little time is left. `known` cuts of the planned hours, as `add_cuts` takes them, spare
+    it finding its first. With a clock all rounds share the budget's time, which is the solver's
+    alone.
     """
     rounds = TimedRounds(budget, clock)
-    cuts = _first_cuts(asked)
+    cuts = _first_cuts(asked) if known is None else list(known)
     best = HoursAnswer(status=PointStatus.NONE, cuts=tuple(cuts))
     sees_all = asked.planned == len(asked.hours)
     guess = tuple(start or ())
     for turn in range(_MOST_ROUNDS + keeps_start):
         holds = keeps_start and turn == 0
         horizon = formulate_hours(asked)
-        for f, known in zip(horizon, cuts, strict=False):
-            if known:
-                add_cuts(f, known)
+        for f, of_hour in zip(horizon, cuts, strict=False):
+            if of_hour:
+                add_cuts(f, of_hour)
         if holds:
             hold(horizon, guess)
         is_part = holds or near is not None
@@ -176,7 +178,7 @@ def search_hours(
         if not best.periods or _usd(found, sees_all) < _usd(best, sees_all):
             plans, total_usd = found.periods, found.horizon_usd
             best = replace(best, periods=plans, amounts=found.amounts, horizon_usd=total_usd)
-        cuts = [known + more for known, more in zip(cuts, new, strict=True)]
+        cuts = [old + more for old, more in zip(cuts, new, strict=True)]
         best = replace(best, cuts=tuple(cuts), status=point.status)
         if holds:
             continue

@@ -171,3 +171,16 @@ def test_the_move_limit_holds_in_every_hour() -> None:
     schedule = from_alone(problem, periods=4)
 
     assert [sum(g.replicas for g in p.plan.groups) for p in schedule.periods] == [1, 2, 3, 4]
+
+
+@settings(max_examples=15, deadline=None)
+@given(problem=days.day_problems(max_sites=3, max_classes=2))
+def test_cuts_of_hours_alone_hold_for_every_schedule(problem: Problem) -> None:
+    policy = replace(problem.plan_policy, exposure_part=1.0)
+    classes = tuple(replace(c, protected=True) for c in problem.classes)
+    careful = replace(problem, plan_policy=policy, classes=classes)
+    chain, whole = from_alone(careful), solve_day(careful, periods=3, rolling=False).schedule
+
+    assert check_day(careful, chain) == ()
+    assert whole is not None and chain.bound_usd is not None
+    assert chain.bound_usd <= whole.cost_usd + SLACK * (1 + abs(whole.cost_usd))
