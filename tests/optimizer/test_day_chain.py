@@ -131,13 +131,20 @@ def test_a_start_that_no_hour_may_run_is_left_aside() -> None:
     assert sum(replicas(found).values()) <= 1
 
 
-def test_a_start_outside_what_is_near_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_groups_of_a_start_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    """HiGHS refuses a first guess with replicas where none are allowed."""
     problem = days.dear_then_cheap()
-    monkeypatch.setattr(highs, "WORTHWHILE_INTEGERS", 1)
-    found = search_hours(
-        window_of(problem), budget_of(problem), start=[{"a/p/v/x1": 4}], near=(), keeps_start=True
-    )
-    assert found.periods
+    start, run, among = alone(problem), highs.run, []
+
+    def heard(*args: Any, **how: Any) -> Point:
+        among.append(how["near"])
+        return run(*args, **how)
+
+    monkeypatch.setattr(day_rounds, "run", heard)
+    search_hours(window_of(problem), budget_of(problem), start=[start], near=(), keeps_start=True)
+
+    assert among[0] is None
+    assert among[1:] and all(near >= set(start) for near in among[1:])
 
 
 def test_what_waits_is_answered_in_the_cheap_hours() -> None:
