@@ -141,11 +141,10 @@ def search_hours(
     """Solve, ask what each loss of a site would cost each hour, cut, solve again: `optimizer.solve`
     for a horizon. `start` is a first guess, replicas by group id, hour by hour. A large search that
     is given `near` (group ids) looks among those, the start's and what its relaxation uses alone:
-    finding no plan there proves nothing. With `keeps_start` the first round is the start itself,
-    nothing else allowed: where that is lawful the answer is no worse, as `horizon_usd` has it,
-    however little time is left. `known` cuts of the planned hours, as `add_cuts` takes them, spare
-    it finding its first. With a clock all rounds share the budget's time, which is the solver's
-    alone.
+    finding no plan there proves nothing. With `keeps_start` the first round is the start itself:
+    where that is lawful the answer is no worse, as `horizon_usd` has it, however little time is
+    left. `known` cuts of the planned hours are as `add_cuts` takes them. With a clock all rounds
+    share the budget's time, which is the solver's alone.
     """
     rounds = TimedRounds(budget, clock)
     cuts = _first_cuts(asked) if known is None else list(known)
