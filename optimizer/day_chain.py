@@ -6,8 +6,8 @@ is planned that way, and how it is judged and bounded, is `solve_day`'s.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import fsum
 
 from optimizer.arcs import Candidates
@@ -15,8 +15,15 @@ from optimizer.milp.constraints_mix import G_PER_KG
 from optimizer.milp.constraints_survive import SurvivalCut
 from optimizer.milp.day import DeferKey, Horizon, Hour, HoursAnswer, search_hours
 from optimizer.milp.elastic import mending_slack
-from optimizer.milp.highs import Budget
+from optimizer.milp.formulate import formulate
+from optimizer.milp.highs import Budget, PointStatus
+from optimizer.milp.rounds import Found, Rounds
+from optimizer.milp.stopping import OUTSIDE
+from optimizer.milp.survive import Losses
+from optimizer.outcome import Untold
+from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
+from optimizer.reach import Reach
 from optimizer.schedule import (
     DaySchedule,
     Deferral,
@@ -25,15 +32,28 @@ from optimizer.schedule import (
     budget_of_tenant,
     hour_problem,
     left_running,
+    with_hour_limits,
 )
+from optimizer.solve import solve
 from sites.clock import Clock
+from sites.units import MS_PER_S
 
 FIRST_PART = 0.2
 """Part of the hours' time that the first may take: it alone starts from nothing planned."""
 
+ALONE_PART = 0.5
+"""Part of an hour's time that the search of it alone may take, where a window starts from that; as
+much again where it comes to no good plan. The window has the rest, at least what this leaves.
+"""
+
+POOR_GAP = 0.15
+"""Beyond this gap an hour alone is looked at once more, with another search."""
+
 
 class Chain:
     """Plans hour after hour, each in a window of it and the hours behind; keeps the first.
+
+    With `begins_alone` each window starts from the plan of its hour alone, and ends with no worse.
 
     What it has fixed so far is its state; after `run`, `nodes`, `hit_limit` and, without a
     schedule, `failed_period` say what happened; `cuts` of lost sites hold for every plan of each
@@ -48,8 +68,10 @@ class Chain:
         periods: int,
         window: int,
         clock: Clock | None = None,
+        begins_alone: bool = False,
     ) -> None:
         self._problem = problem
+        self._begins_alone = begins_alone
         self._clock = clock
         self._arcs = candidates.arcs
         self._count = periods
@@ -85,6 +107,7 @@ class Chain:
             )
             found = self._search(asked, self._share(budget, at=at, spent_s=spent_s))
             spent_s += found.searched_s
+            self.nodes += found.nodes
             self.hit_limit = self.hit_limit or found.hit_limit
             if not found.periods:
                 self.failed_period = at
@@ -107,14 +130,120 @@ class Chain:
 
     def _search(self, asked: Horizon, budget: Budget) -> HoursAnswer:
         """An hour's plan among what the hour before runs and the relaxation uses, starting from
-        the former; the first hour's, or where that finds none, among all groups.
+        the former, or from the hour's own plan; where that finds none, among all groups.
         """
-        runs = {r.group.group_id: r.replicas for r in self._running}
-        if runs and self._planned:
-            found = search_hours(asked, budget, start=[runs], near=runs, clock=self._clock)
+        runs = {r.group.group_id: r.replicas for r in self._running} if self._planned else {}
+        since_s = since(self._clock)
+        alone = self._alone(asked, budget, since_s) if self._begins_alone else None
+        took_s = since_s()
+        least_s = budget.time_s * (1 - ALONE_PART)
+        left = replace(budget, time_s=max(least_s, budget.time_s - took_s))
+        start = runs if alone is None else alone.replicas
+        known = alone.cuts if alone else None
+        if start:
+            found = search_hours(
+                asked,
+                left,
+                start=[start],
+                near={*runs, *start},
+                keeps_start=alone is not None,
+                known=known,
+                clock=self._clock,
+            )
             if found.periods or found.hit_limit:
-                return found
-        return search_hours(asked, budget, clock=self._clock)
+                return replace(found, searched_s=found.searched_s + took_s)
+        found = search_hours(asked, left, known=known, clock=self._clock)
+        return replace(found, searched_s=found.searched_s + took_s)
+
+    def _alone(self, asked: Horizon, budget: Budget, since_s: Callable[[], float]) -> _Alone | None:
+        """The hour at hand as a steady state by itself, starting from the hour before; None where
+        it has no such plan. It answers what must be answered now and defers nothing.
+        """
+        time_s = budget.time_s * ALONE_PART
+        if time_s <= 0:
+            return None
+        at, hour = len(self._planned), asked.hours[0].problem
+        born, rates = born_rates(self._problem, at), born_rates(self._problem, at)
+        deadlines = {c.class_id: c.deferrable_h for c in hour.classes}
+        for class_id, waiting in sorted(asked.pending.items()):
+            due = [r for ago, r in waiting.items() if ago >= deadlines[class_id] or asked.left == 1]
+            rates[class_id] = fsum([rates[class_id], *due])
+        problem = hour_problem(self._problem, at, rates=rates, running=self._running)
+        problem = with_hour_limits(problem, self._limits_left())
+        problem = replace(problem, plan_policy=replace(problem.plan_policy, time_limit_s=time_s))
+        plan, cuts = self._steady(problem, since_s, presolve=budget.presolve)
+        if plan is None:
+            return None
+        if plan.hit_limit in OUTSIDE:
+            self.hit_limit = self.hit_limit or plan.hit_limit
+        replicas = {g.group.group_id: g.replicas for g in plan.groups}
+        before = None if cuts is None else (tuple(_before(cut, rates, born) for cut in cuts),)
+        return _Alone(replicas=replicas, cuts=before)
+
+    def _steady(
+        self, problem: Problem, since_s: Callable[[], float], *, presolve: bool
+    ) -> tuple[Plan | None, tuple[SurvivalCut, ...] | None]:
+        """An hour's plan as a steady state, if any, and the cuts it knows of. `solve`'s ordinary
+        search does best from the hour before's plan, whatever the size and the time, unless demand
+        has changed much; where it comes to no good plan, and in the first hour, `solve` says.
+        """
+        if not self._planned:
+            return self._solved(problem, start=None), None
+        before = self._planned[-1].plan
+        found = self._searched(problem, since_s, start=before, presolve=presolve)
+        self.nodes += found.nodes
+        if found.point.status is PointStatus.INFEASIBLE:
+            return None, None
+        plan = found.plan
+        if found.hit_limit in OUTSIDE:
+            self.hit_limit = self.hit_limit or found.hit_limit
+        if plan is None or plan.gap > POOR_GAP:
+            other = self._solved(problem, start=before)
+            if plan is None or (other is not None and _cost(other) < _cost(plan)):
+                plan = other
+        return plan, found.cuts
+
+    def _solved(self, problem: Problem, *, start: Plan | None) -> Plan | None:
+        outcome = solve(problem, clock=self._clock, start=start)
+        self.nodes += outcome.nodes
+        return outcome.plan
+
+    def _searched(
+        self, problem: Problem, since_s: Callable[[], float], *, start: Plan, presolve: bool
+    ) -> Found:
+        slack = mending_slack(problem, self._arcs)
+        first = formulate(problem, self._arcs, slack=slack)
+        groups = [facts.option.group for facts in first.inputs.groups.values()]
+        search = Rounds(
+            problem=problem,
+            arcs=self._arcs,
+            slack=slack,
+            first=first,
+            losses=Losses(Reach(problem), groups),
+            start=start,
+            held=None,
+            since_s=since_s,
+            progress=Untold(),
+        )
+        return search.run(presolve=presolve)
+
+    def _limits_left(self) -> dict[tuple[str, str], float]:
+        """The most that the hour at hand may take of limits over the day: its own part and what
+        those before it left (tenants: USD/h, carbon: g/h).
+        """
+        unspent = self._unspent()
+        limits = {
+            ("tenant_budget", t.tenant_id): max(
+                0.0, t.budget_usd_per_h + unspent["tenant_budget", t.tenant_id]
+            )
+            for t in self._problem.tenants
+            if t.budget_usd_per_h is not None
+        }
+        cap_g = self._problem.plan_policy.carbon_cap_g_per_h
+        if cap_g is not None:
+            left_g = cap_g + unspent["carbon_cap", "fleet"] * G_PER_KG
+            limits["carbon_cap", "fleet"] = max(0.0, left_g)
+        return limits
 
     def _take(self, found: HoursAnswer, *, at: int) -> None:
         """Keep what is answered in hour `at` of earlier demand; what else it defers stays open."""
@@ -152,6 +281,26 @@ class Chain:
         return unspent
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Alone:
+    """An hour by itself: replicas by group id, and cuts for lost sites where its search told any,
+    as windows take them.
+    """
+
+    replicas: Mapping[str, int]
+    cuts: tuple[tuple[SurvivalCut, ...]] | None
+
+
+def _cost(plan: Plan) -> float:
+    return plan.cost.total_usd_per_h
+
+
+def _before(cut: SurvivalCut, rates: Mapping[str, float], born: Mapping[str, float]) -> SurvivalCut:
+    """A cut made for rates after deferral, given for those before it."""
+    moved = [price * (born[c] - rates[c]) for c, price in sorted(cut.per_rps.items())]
+    return replace(cut, least=fsum([cut.least, *moved]))
+
+
 def hour_of(problem: Problem, at: int, *, running: tuple[RunningGroup, ...]) -> Problem:
     return hour_problem(problem, at, rates=born_rates(problem, at), running=running)
 
@@ -175,3 +324,11 @@ def schedule_of(
         method=method,
         hit_limit=hit_limit,
     )
+
+
+def since(clock: Clock | None) -> Callable[[], float]:
+    """Seconds from now on, always 0 without a clock."""
+    if clock is None:
+        return float
+    began_ms = clock.monotonic_ms()
+    return lambda: (clock.monotonic_ms() - began_ms) / MS_PER_S

@@ -43,6 +43,11 @@ WHOLE_ARCS_MOST = 8_000
 SIGHT_ARCS_MOST = 30_000
 """Arcs times hours that a window looks at: only its first hour is whole, the rest is linear."""
 
+ALONE_ARCS = 1_000
+"""From so many arcs each hour of a rolling plan starts from what it would be alone: a search of two
+hours that knows little of what losses cost comes to no good plan in its time.
+"""
+
 PERIODS_MOST = 168
 """Hours of a schedule: a week."""
 
@@ -210,7 +215,14 @@ def _rolling(
     bound_s = budget.time_s * BOUND_PART
     outcome = DayOutcome(status=SolveStatus.NO_PLAN, schedule=None)
     for presolve in (True, False):
-        chain = Chain(problem, candidates, periods=periods, window=window, clock=clock)
+        chain = Chain(
+            problem,
+            candidates,
+            periods=periods,
+            window=window,
+            clock=clock,
+            begins_alone=len(candidates.arcs) >= ALONE_ARCS,
+        )
         limits = replace(budget, presolve=presolve, time_s=budget.time_s - bound_s)
         schedule = chain.run(limits)
         outcome = replace(outcome, nodes=outcome.nodes + chain.nodes)

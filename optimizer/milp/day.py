@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import fsum, inf
 from typing import Any
 
@@ -18,9 +19,10 @@ from optimizer.costs import relative_gap, trivial_bound_usd_per_h
 from optimizer.milp.constraints import add_rows
 from optimizer.milp.constraints_survive import SurvivalCut, survive_one
 from optimizer.milp.day_limits import hour_limits
+from optimizer.milp.day_rounds import TimedRounds, hold
 from optimizer.milp.extract import extract_plan
 from optimizer.milp.formulate import formulate
-from optimizer.milp.highs import Budget, Compiled, Point, PointStatus, compile_model, run
+from optimizer.milp.highs import Budget, Point, PointStatus, compile_model
 from optimizer.milp.inputs import Inputs, take_inputs
 from optimizer.milp.model import (
     Elasticity,
@@ -32,7 +34,6 @@ from optimizer.milp.model import (
     start_horizon,
 )
 from optimizer.milp.objective import add_cost
-from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT
 from optimizer.milp.survive import Losses
 from optimizer.milp.survive_root import root_cuts
 from optimizer.plan import CandidateArc
@@ -43,7 +44,6 @@ from optimizer.survive import is_asked
 from optimizer.verify_limits import is_above
 from sites.clock import Clock
 from sites.traffic import Demand
-from sites.units import MS_PER_S
 
 DeferKey = tuple[str, int, int]
 """(class id, from hour, to hour), hours counted from the first of the horizon; from below 0 where
@@ -57,10 +57,6 @@ _NOISE = 1e-12
 
 _MOST_ROUNDS = 6
 """Rounds of cuts for lost sites."""
-
-_ROUND_PART = 0.75
-_LAST_PART = 16
-"""With less than one in so many parts of its time left, a search begins no further round."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +94,8 @@ class HoursAnswer:
 
     `proven`: within the gap asked for. `bound_usd` holds for any plans of these hours, of a search
     among few groups there is none. `cuts` of each planned hour hold for every plan of it.
-    `searched_s`: what the solver took, 0 without a clock.
+    `horizon_usd`: what all hours come to, those only looked at included, once the planned ones'
+    losses are priced. `searched_s`: what the solver took, 0 without a clock.
     """
 
     status: PointStatus
@@ -108,6 +105,7 @@ class HoursAnswer:
     nodes: int = 0
     hit_limit: str = ""
     proven: bool = False
+    horizon_usd: float = inf
     cuts: tuple[tuple[SurvivalCut, ...], ...] = ()
     searched_s: float = 0.0
 
@@ -136,75 +134,65 @@ def search_hours(
     *,
     start: Sequence[Mapping[str, int]] | None = None,
     near: Collection[str] | None = None,
+    keeps_start: bool = False,
+    known: Sequence[tuple[SurvivalCut, ...]] | None = None,
     clock: Clock | None = None,
 ) -> HoursAnswer:
     """Solve, ask what each loss of a site would cost each hour, cut, solve again: `optimizer.solve`
     for a horizon. `start` is a first guess, replicas by group id, hour by hour. A large search that
-    is given `near` (group ids) looks among those and what its relaxation uses alone: finding no
-    plan there proves nothing. With a clock all rounds share the budget's time, which is the
-    solver's alone.
+    is given `near` (group ids) looks among those, the start's and what its relaxation uses alone:
+    finding no plan there proves nothing. With `keeps_start` the first round is the start itself:
+    where that is lawful the answer is no worse, as `horizon_usd` has it, however little time is
+    left. `known` cuts of the planned hours are as `add_cuts` takes them. With a clock all rounds
+    share the budget's time, which is the solver's alone.
     """
-    rounds = _Rounds(budget, clock)
-    cuts = _first_cuts(asked)
+    rounds = TimedRounds(budget, clock)
+    cuts = _first_cuts(asked) if known is None else list(known)
     best = HoursAnswer(status=PointStatus.NONE, cuts=tuple(cuts))
     sees_all = asked.planned == len(asked.hours)
-    for _ in range(_MOST_ROUNDS):
+    guess = tuple(start or ())
+    for turn in range(_MOST_ROUNDS + keeps_start):
+        holds = keeps_start and turn == 0
         horizon = formulate_hours(asked)
-        for f, known in zip(horizon, cuts, strict=False):
-            if known:
-                add_cuts(f, known)
-        point = rounds.run(compile_model(horizon[0]), start=start, near=near)
+        for f, of_hour in zip(horizon, cuts, strict=False):
+            if of_hour:
+                add_cuts(f, of_hour)
+        if holds:
+            hold(horizon, guess)
+        is_part = holds or near is not None
+        among = None if near is None or holds else {*near, *chain(*guess)}
+        point = rounds.run(compile_model(horizon[0]), start=guess or None, near=among)
         best = replace(
             best,
             nodes=best.nodes + point.nodes,
-            bound_usd=max(best.bound_usd, point.bound) if near is None else best.bound_usd,
+            bound_usd=max(best.bound_usd, -inf if is_part else point.bound),
             hit_limit=point.hit_limit or best.hit_limit,
             searched_s=rounds.spent_s,
         )
         if point.status in (PointStatus.INFEASIBLE, PointStatus.NONE):
-            return best if best.periods else replace(best, status=point.status)
+            if not holds:
+                return best if best.periods else replace(best, status=point.status)
+            continue
         found, new = _planned(asked, horizon, point)
-        if not (best.periods and sees_all) or found.cost_usd < best.cost_usd:
-            best = replace(best, periods=found.periods, amounts=found.amounts)
-        cuts = [known + more for known, more in zip(cuts, new, strict=True)]
-        best = replace(best, cuts=tuple(cuts))
+        if not best.periods or _usd(found, sees_all) < _usd(best, sees_all):
+            plans, total_usd = found.periods, found.horizon_usd
+            best = replace(best, periods=plans, amounts=found.amounts, horizon_usd=total_usd)
+        cuts = [old + more for old, more in zip(cuts, new, strict=True)]
+        best = replace(best, cuts=tuple(cuts), status=point.status)
+        if holds:
+            continue
         close = sees_all and relative_gap(best.cost_usd, best.bound_usd) <= budget.gap
         proven = point.status is PointStatus.PROVEN and not any(new)
-        best = replace(best, status=point.status, proven=proven or close)
+        best = replace(best, proven=proven or close)
         if best.proven or not any(new) or rounds.are_over(point):
             return best
-        start = [replicas_of(one) for one in best.periods]
+        guess = tuple(replicas_of(one) for one in best.periods)
     return replace(best, hit_limit=best.hit_limit or "survival_rounds")
 
 
-class _Rounds:
-    """How much time each round of a search has: without a clock all of it, and a round that it cut
-    is the last; with one three quarters of what is left, so that there is time to hear of losses.
-    """
-
-    def __init__(self, budget: Budget, clock: Clock | None) -> None:
-        self._budget, self._clock = budget, clock
-        self.spent_s = 0.0
-
-    def run(self, compiled: Compiled, **how: Any) -> Point:
-        """One round: the solver's `run`."""
-        if self._clock is None:
-            return run(compiled, self._budget, **how)
-        began_ms = self._clock.monotonic_ms()
-        time_s = self._left_s * _ROUND_PART
-        point = run(compiled, replace(self._budget, time_s=time_s), **how)
-        self.spent_s += (self._clock.monotonic_ms() - began_ms) / MS_PER_S
-        return point
-
-    def are_over(self, point: Point) -> bool:
-        """Whether the round that found this point was the last there is time for."""
-        if self._clock is None:
-            return point.status is not PointStatus.PROVEN and point.hit_limit == TIME_LIMIT
-        return point.hit_limit == INTERRUPT or self._left_s < self._budget.time_s / _LAST_PART
-
-    @property
-    def _left_s(self) -> float:
-        return max(0.0, self._budget.time_s - self.spent_s)
+def _usd(found: HoursAnswer, sees_all: bool) -> float:
+    """What answers are compared by: the cost of their plans, else with what is in sight."""
+    return found.cost_usd if sees_all else found.horizon_usd
 
 
 def replicas_of(one: PeriodPlan) -> dict[str, int]:
@@ -309,6 +297,7 @@ def _planned(
     running: tuple[RunningGroup, ...] = asked.hours[0].problem.running
     periods: list[PeriodPlan] = []
     cuts: list[tuple[SurvivalCut, ...]] = []
+    unseen_usd: list[float] = []
     for f, values in zip(horizon[: asked.planned], (point.values, *point.later), strict=False):
         rates = after_deferral(f, amounts)
         problem = replace(_asking(f.inputs.problem, rates), running=running)
@@ -321,8 +310,15 @@ def _planned(
         survived = Losses(Reach(problem), groups).survive(plan)
         periods.append(PeriodPlan(problem=problem, plan=survived.plan))
         cuts.append(_broken(survived.cuts, f, values=values, rates=rates))
+        losses = survived.plan.cost.total_usd_per_h - plan.cost.total_usd_per_h
+        unseen_usd.append((losses - fsum(values.get("risk", {}).values())) * PERIOD_H)
         running = left_running(survived.plan)
-    found = HoursAnswer(status=point.status, periods=tuple(periods), amounts=amounts)
+    found = HoursAnswer(
+        status=point.status,
+        periods=tuple(periods),
+        amounts=amounts,
+        horizon_usd=fsum([point.cost, *unseen_usd]),
+    )
     return found, cuts
 
 
