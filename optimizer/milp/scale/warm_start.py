@@ -64,6 +64,8 @@ def _flow(search: Search, classes: Positions) -> None:
     nothing = np.zeros(search.frame.groups, dtype=np.bool_)
     pending = lots(search.frame, classes)
     for first in range(0, len(pending), BATCH):
+        if search.is_over():
+            break
         jobs = [Job(classes=lot, free=nothing) for lot in pending[first : first + BATCH]]
         step(search, jobs, Effort(sites=0, gap=0.0, nodes=1))
 
