@@ -95,7 +95,7 @@ def test_a_search_leaves_its_prices_to_the_next() -> None:
     assert again.bound_usd_per_h == pytest.approx(first.bound_usd_per_h)
 
 
-def test_unserved_traffic_flows_first_and_out_of_time_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unserved_traffic_flows_first_or_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     placed: list[int] = []
     problem = plain(
         b.problem(classes=[b.traffic_class(f"c{i}", rate_rps=1.0 + i) for i in range(3)])
