@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 
 from optimizer.arcs import find_arcs
+from optimizer.milp.elastic import mending_slack
 from optimizer.milp.worth import find_worth, relaxed_usd_per_h
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
@@ -87,8 +88,11 @@ def test_worth_is_what_the_same_change_of_the_problem_saves(problem: Problem) ->
             continue
         line = CHANGES[code].format(*subject.split("/"))
         changed = what_if(problem, [line])
-        if find_arcs(changed).arcs != find_arcs(problem).arcs:
+        arcs = find_arcs(problem).arcs
+        if find_arcs(changed).arcs != arcs:
             continue  # room for a larger replica: more than a unit of the limit
+        if mending_slack(changed, arcs) != mending_slack(problem, arcs):
+            continue  # a lower floor lets more be mended at once: less than the unit is left
         after = relaxed(changed)
         assert before is not None and after is not None
         assert one.usd_per_h == pytest.approx(before - after, rel=1e-5, abs=1e-5), line
