@@ -20,6 +20,7 @@ import statistics
 import time
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import highspy
@@ -94,7 +95,7 @@ def _show(found: dict[str, Any]) -> None:
         line(f"dearer than the flow, {peer}", f"{median:.3%}, at most {most:.3%}")
         ratio(f"dearer, {peer}", most / DEARER_LIMIT, of="1 % limit")
     if found["loop"] is not None:
-        _show_loop(found["loop"])
+        _show_loop(LossCost(**found["loop"]))
     line("most of what moves at one site", f"{found['crowd']:.0%} (median over losses)")
 
 
@@ -149,9 +150,14 @@ def measure(*, name: str) -> dict[str, Any]:
         "refilled": _latency_ms(refilled, sites, running=seen),
         "breaches": judged.breaches,
         "dearer": judged.dearer,
-        "loop": loss_cost(problem, plan, table, site_id=sites[0]) if name in LOOP_TIERS else None,
+        "loop": _loop(problem, plan, table, site_id=sites[0]) if name in LOOP_TIERS else None,
         "crowd": statistics.median([_crowd(reach, plan, table, site_id=s) for s in sites]),
     }
+
+
+def _loop(problem: Problem, plan: Plan, table: Detours, *, site_id: str) -> dict[str, Any]:
+    """What the control loop does about the loss of a site, as a child process can hand it over."""
+    return asdict(loss_cost(problem, plan, table, site_id=site_id))
 
 
 def _fewer(problem: Problem, plan: Plan) -> tuple[RunningGroup, ...]:
