@@ -18,7 +18,7 @@ from optimizer.milp.elastic import mending_slack
 from optimizer.milp.formulate import formulate
 from optimizer.milp.highs import Budget, PointStatus
 from optimizer.milp.rounds import Found, Rounds
-from optimizer.milp.stopping import OUTSIDE
+from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT
 from optimizer.milp.survive import Losses
 from optimizer.outcome import Untold
 from optimizer.plan import Plan
@@ -88,7 +88,7 @@ class Chain:
 
     def run(self, budget: Budget) -> DaySchedule | None:
         """The whole chain within a budget of all its hours, or None where an hour has no plan after
-        those before it.
+        those before it. Raises KeyboardInterrupt where one came before the last hour.
         """
         method = f"milp hour by hour, {self._window} h in sight"
         spent_s = 0.0
@@ -108,6 +108,8 @@ class Chain:
             found = self._search(asked, self._share(budget, at=at, spent_s=spent_s))
             spent_s += found.searched_s
             self.nodes += found.nodes
+            if found.hit_limit == INTERRUPT and at + 1 < self._count:
+                raise KeyboardInterrupt  # hours without the rest are no schedule
             self.hit_limit = self.hit_limit or found.hit_limit
             if not found.periods:
                 self.failed_period = at
@@ -174,8 +176,7 @@ class Chain:
         plan, cuts = self._steady(problem, since_s, presolve=budget.presolve)
         if plan is None:
             return None
-        if plan.hit_limit in OUTSIDE:
-            self.hit_limit = self.hit_limit or plan.hit_limit
+        self._note(plan.hit_limit)
         replicas = {g.group.group_id: g.replicas for g in plan.groups}
         before = None if cuts is None else (tuple(_before(cut, rates, born) for cut in cuts),)
         return _Alone(replicas=replicas, cuts=before)
@@ -195,13 +196,19 @@ class Chain:
         if found.point.status is PointStatus.INFEASIBLE:
             return None, None
         plan = found.plan
-        if found.hit_limit in OUTSIDE:
-            self.hit_limit = self.hit_limit or found.hit_limit
+        self._note(found.hit_limit)
         if plan is None or plan.gap > POOR_GAP:
             other = self._solved(problem, start=before)
             if plan is None or (other is not None and _cost(other) < _cost(plan)):
                 plan = other
         return plan, found.cuts
+
+    def _note(self, hit_limit: str) -> None:
+        """What cut an hour alone short; an interrupt is for the whole day, not for its hour."""
+        if hit_limit == INTERRUPT:
+            raise KeyboardInterrupt
+        if hit_limit == TIME_LIMIT:
+            self.hit_limit = self.hit_limit or hit_limit
 
     def _solved(self, problem: Problem, *, start: Plan | None) -> Plan | None:
         outcome = solve(problem, clock=self._clock, start=start)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 
+from optimizer import day_chain
 from optimizer import solve_day as days_solved
 from optimizer.arcs import find_arcs
 from optimizer.day_chain import hour_of
@@ -15,6 +16,7 @@ from optimizer.milp import day, day_rounds, highs
 from optimizer.milp.day import Horizon, Hour, HoursAnswer, search_hours
 from optimizer.milp.formulate import budget_of
 from optimizer.milp.highs import Point, PointStatus
+from optimizer.milp.stopping import INTERRUPT
 from optimizer.policy import GroupBound
 from optimizer.problem import Problem
 from optimizer.schedule import DaySchedule
@@ -191,3 +193,19 @@ def test_cuts_of_hours_alone_hold_for_every_schedule(problem: Problem) -> None:
     assert check_day(careful, chain) == ()
     assert whole is not None and chain.bound_usd is not None
     assert chain.bound_usd <= whole.cost_usd + SLACK * (1 + abs(whole.cost_usd))
+
+
+@pytest.mark.parametrize("alone_arcs", [0, 10**9])
+def test_an_interrupt_ends_the_day_and_not_its_hour(
+    alone_arcs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A day went on with its next hour after Ctrl-C."""
+    real = day_chain.search_hours
+
+    def cut(*args: Any, **how: Any) -> HoursAnswer:
+        return replace(real(*args, **how), hit_limit=INTERRUPT)
+
+    monkeypatch.setattr(days_solved, "ALONE_ARCS", alone_arcs)
+    monkeypatch.setattr(day_chain, "search_hours", cut)
+    with pytest.raises(KeyboardInterrupt):
+        solve_day(b.two_sites(classes=[b.traffic_class()]), periods=3, rolling=True)
