@@ -1,4 +1,5 @@
-"""A bound on what any schedule of many hours costs: the relaxation of all hours, priced in blocks.
+"""A bound on what any schedule of many hours costs: all hours relaxed, priced in blocks, then each
+in whole replicas at those prices (`day_whole`).
 
 Decides what is relaxed and proves the figure; which hours there are and how long this may take is
 `solve_day`'s. The linear relaxation of a whole day takes far longer than that of its hours one by
@@ -34,10 +35,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.costs import trivial_bound_usd_per_h
-from optimizer.milp.arrays import Matrix, compile_periods
+from optimizer.milp.arrays import compile_periods
 from optimizer.milp.arrays_hours import lay_out_hours
 from optimizer.milp.arrays_period import Period
 from optimizer.milp.constraints_survive import SurvivalCut
+from optimizer.milp.day_rows import DayRows
+from optimizer.milp.day_whole import hours_in_whole_usd
 from optimizer.milp.support import SparseRows, add_rows, run_interruptibly
 from optimizer.problem import Problem
 from optimizer.tables import Floats
@@ -46,12 +49,8 @@ BLOCK_ARCS_MOST = 22_000
 """Arcs times hours of a block: beyond, time grows faster than the bound."""
 
 _MOST_ROUNDS = 12
-_LITTLE = 0.01
-"""Part of what may be deferred to a block that its prices reckon with."""
 
 _SOLVED = (highspy.HighsModelStatus.kOptimal, highspy.HighsModelStatus.kModelEmpty)
-_OVER_ALL = frozenset({"tenant_budget", "carbon_cap"})
-"""Row families over all hours."""
 
 Places = NDArray[np.intp]
 
@@ -73,92 +72,32 @@ def hours_bound_usd(
     if not any(p.tables.classes.count for p in matrix.horizon):
         # nothing asked: groups for after a loss have no columns then, but may idle where that pays
         return fsum(trivial_bound_usd_per_h(one) for one in hours)
-    day = _Day(matrix)
+    day = DayRows(matrix)
     arcs = max(p.arcs.count for p in matrix.horizon)
     hours_each = max(1, BLOCK_ARCS_MOST // max(1, arcs))
     blocks = [matrix.horizon[at : at + hours_each] for at in range(0, len(hours), hours_each)]
     prices = np.zeros(day.rows.count)
-    solved, left_s = 0, time_s
+    solved, left_s, stopped = 0, time_s, False
     for at, block in enumerate(blocks):
         try:
             found, spent_s = _Block(day, block).prices(left_s / (len(blocks) - at))
         except KeyboardInterrupt:  # the plan stands; the bound is what is known by now
+            stopped = True
             break
         left_s = max(0.0, left_s - spent_s)
         if found is not None:
             prices += found
             solved += 1
-    return day.proven_usd(prices) if solved else None
-
-
-class _Day:
-    """All rows of the day, those held back last, every column with a finite upper bound."""
-
-    def __init__(self, matrix: Matrix) -> None:
-        self.matrix = matrix
-        self.rows = _both(matrix.rows, matrix.lazy)
-        lengths = np.diff(self.rows.start)
-        self.row = np.repeat(np.arange(self.rows.count), lengths)
-        spans = [*matrix.spans, *matrix.lazy_spans]
-        counts = [span.count for span in spans]
-        self.period = np.repeat([span.period for span in spans], counts)
-        self.family = np.repeat(np.array([span.family for span in spans], dtype=str), counts)
-        self.over_all = np.isin(self.family, list(_OVER_ALL))
-        self.eager = matrix.rows.count
-        self.most = self._finite()
-        self.little = np.zeros(len(self.most))
-        for p in matrix.horizon:
-            self.little[p.column("defer")] = _LITTLE * p.defer.most_rps
-
-    def _finite(self) -> Floats:
-        """The most of each column that some cheapest schedule has: a supply's limit, and of a risk
-        what its dearest cut can ask.
-        """
-        rows, most = self.rows, self.matrix.upper.copy()
-        alone = np.flatnonzero(self.family == "supply_limit")
-        entry = rows.start[alone]
-        most[rows.index[entry]] = rows.upper[alone] / rows.value[entry]
-        is_risk = np.zeros(len(most), dtype=np.bool_)
-        for p in self.matrix.horizon:
-            is_risk[p.column("risk")] = True
-        most[is_risk] = 0.0
-        cut = self.family[self.row] == "survive_one"
-        least = np.where(cut, np.minimum(0.0, rows.value * most[rows.index]), 0.0)
-        asked = rows.lower - np.bincount(self.row, weights=least, minlength=rows.count)
-        at = np.flatnonzero(cut & is_risk[rows.index])
-        np.maximum.at(most, rows.index[at], asked[self.row[at]])
-        return most
-
-    def proven_usd(self, prices: Floats) -> float:
-        """What the prices prove: see the head of this module."""
-        rows, y = self.rows, prices.copy()
-        y[(y > 0) & ~np.isfinite(rows.lower)] = 0.0
-        y[(y < 0) & ~np.isfinite(rows.upper)] = 0.0
-        window = self.family == "deferral_window"
-        y[window] = 0.0
-        left = self._left(y)
-        entry = np.flatnonzero(window[self.row])
-        np.minimum.at(y, self.row[entry], left[rows.index[entry]] / rows.value[entry])
-        left = self._left(y)
-        low, high = np.zeros(len(y)), np.zeros(len(y))
-        up, down = y > 0, y < 0
-        low[up], high[down] = rows.lower[up], rows.upper[down]
-        return float((y * (low + high)).sum() + (np.minimum(0.0, left) * self.most).sum())
-
-    def _left(self, prices: Floats) -> Floats:
-        """What of each column's cost the prices do not account for."""
-        rows = self.rows
-        paid = np.bincount(
-            rows.index, weights=rows.value * prices[self.row], minlength=len(self.most)
-        )
-        return np.asarray(self.matrix.cost - paid)
+    if not solved:
+        return None
+    return hours_in_whole_usd(day, day.proving(prices), time_s=0.0 if stopped else left_s)
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
     """Consecutive hours of a day as a linear problem of their own."""
 
-    day: _Day
+    day: DayRows
     hours: tuple[Period, ...]
 
     def prices(self, time_s: float) -> tuple[Floats | None, float]:
@@ -249,13 +188,3 @@ class _Block:
             np.zeros(0),
         )
         return highs
-
-
-def _both(first: SparseRows, second: SparseRows) -> SparseRows:
-    return SparseRows(
-        start=np.concatenate((first.start, second.start[1:] + first.start[-1])),
-        index=np.concatenate((first.index, second.index)),
-        value=np.concatenate((first.value, second.value)),
-        lower=np.concatenate((first.lower, second.lower)),
-        upper=np.concatenate((first.upper, second.upper)),
-    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from hypothesis import given, settings
@@ -113,6 +114,24 @@ def test_an_hour_nobody_asks_anything_of_is_no_free_one(monkeypatch: pytest.Monk
     assert rolled(problem, periods=4).gap == pytest.approx(0.0, abs=SLACK)
 
 
+def test_replicas_are_whole_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each hour asks for a replica and a half in three classes: the relaxation pays for no more,
+    any plan for two. Where no time is left for whole ones, the relaxation is what is proven.
+    """
+    base = days.dear_then_cheap()
+    problem = replace(base, classes=tuple(days.class_at(c, [5.0] * 4) for c in "abc"))
+    cost = rolled(problem, periods=4).cost_usd
+    whole = relaxed(problem, periods=4)
+    no_time = partial(day_bound.hours_in_whole_usd, time_s=0.0)
+    monkeypatch.setattr(
+        day_bound, "hours_in_whole_usd", lambda day, prices, *, time_s: no_time(day, prices)
+    )
+    parts = relaxed(problem, periods=4)
+    assert parts is not None and whole is not None
+    assert 0.5 * cost < parts < 0.9 * cost
+    assert whole == pytest.approx(cost, rel=1e-4)
+
+
 def test_an_hour_that_starts_everything_counts_the_starts() -> None:
     problem = replace(
         days.dear_then_cheap(), plan_policy=replace(b.DEFAULT_POLICY, migration_usd_per_gib=7.0)
@@ -131,7 +150,7 @@ def test_a_rolled_day_within_its_gap_is_as_good_as_proven() -> None:
     )
     assert outcome.schedule is not None
     assert outcome.status is SolveStatus.OPTIMAL
-    assert "bound by the relaxation of all hours" in outcome.schedule.method
+    assert "bound by its hours in whole replicas" in outcome.schedule.method
 
 
 def test_power_sold_below_nothing_is_in_it() -> None:
