@@ -132,7 +132,8 @@ class Chain:
 
     def _search(self, asked: Horizon, budget: Budget) -> HoursAnswer:
         """An hour's plan among what the hour before runs and the relaxation uses, starting from
-        the former, or from the hour's own plan; where that finds none, among all groups.
+        the former, or from the hour's own plan; where that finds none, among all groups. An hour
+        that begins alone and comes to no plan that way may keep what the hour before runs.
         """
         runs = {r.group.group_id: r.replicas for r in self._running} if self._planned else {}
         since_s = since(self._clock)
@@ -148,7 +149,7 @@ class Chain:
                 left,
                 start=[start],
                 near={*runs, *start},
-                keeps_start=alone is not None,
+                keeps_start=self._begins_alone,
                 known=known,
                 clock=self._clock,
             )

@@ -256,7 +256,7 @@ def _bounded(
         schedule,
         bound_usd=bound,
         gap=relative_gap(cost, bound),
-        method=f"{schedule.method}; bound by its hours in whole replicas, priced by all hours relaxed",
+        method=f"{schedule.method}; bound by its hours in whole replicas at prices of all relaxed",
     )
 
 

@@ -34,6 +34,7 @@ from optimizer.milp.model import (
     start_horizon,
 )
 from optimizer.milp.objective import add_cost
+from optimizer.milp.stopping import TIME_LIMIT
 from optimizer.milp.survive import Losses
 from optimizer.milp.survive_root import root_cuts
 from optimizer.plan import CandidateArc
@@ -161,7 +162,8 @@ def search_hours(
             hold(horizon, guess)
         is_part = holds or near is not None
         among = None if near is None or holds else {*near, *chain(*guess)}
-        point = rounds.run(compile_model(horizon[0]), start=guess or None, near=among)
+        compiled = compile_model(horizon[0])
+        point = rounds.run(compiled, is_held=holds, start=guess or None, near=among)
         best = replace(
             best,
             nodes=best.nodes + point.nodes,
@@ -180,6 +182,8 @@ def search_hours(
         cuts = [old + more for old, more in zip(cuts, new, strict=True)]
         best = replace(best, cuts=tuple(cuts), status=point.status)
         if holds:
+            if rounds.are_over(point):
+                return replace(best, hit_limit=point.hit_limit or TIME_LIMIT)
             continue
         close = sees_all and relative_gap(best.cost_usd, best.bound_usd) <= budget.gap
         proven = point.status is PointStatus.PROVEN and not any(new)

@@ -17,6 +17,10 @@ from sites.clock import Clock
 from sites.units import MS_PER_S
 
 _ROUND_PART = 0.75
+_HELD_LEAST_S = 10.0
+"""For a round that is held to its start: traffic alone is to be placed, which takes a second or
+two, and without it an hour late in a day whose time ran out would have no plan.
+"""
 _LAST_PART = 16
 """With less than one in so many parts of its time left, a search begins no further round."""
 
@@ -30,12 +34,12 @@ class TimedRounds:
         self._budget, self._clock = budget, clock
         self.spent_s = 0.0
 
-    def run(self, compiled: Compiled, **how: Any) -> Point:
-        """One round: the solver's `run`."""
+    def run(self, compiled: Compiled, *, is_held: bool, **how: Any) -> Point:
+        """One round: the solver's `run`. One that `is_held` to its start has time for that."""
         if self._clock is None:
             return run(compiled, self._budget, **how)
         began_ms = self._clock.monotonic_ms()
-        time_s = self._left_s * _ROUND_PART
+        time_s = max(self._left_s * _ROUND_PART, _HELD_LEAST_S if is_held else 0.0)
         point = run(compiled, replace(self._budget, time_s=time_s), **how)
         self.spent_s += (self._clock.monotonic_ms() - began_ms) / MS_PER_S
         return point

@@ -23,6 +23,7 @@ from optimizer.schedule import DaySchedule
 from optimizer.solve import solve
 from optimizer.solve_day import solve_day
 from optimizer.verify_day import check_day
+from sites.clock import ManualClock
 from sites.traffic import Tenant
 from tests.optimizer import builders as b
 from tests.optimizer import days
@@ -116,6 +117,27 @@ def test_without_time_to_search_the_start_stands(monkeypatch: pytest.MonkeyPatch
     assert replicas(found) == start
     assert found.hit_limit == "time_limit_s"
     assert not found.proven
+
+
+class _Rushing(ManualClock):
+    """A clock on which every look takes 20 s."""
+
+    def monotonic_ms(self) -> int:
+        self.advance_ms(20_000)
+        return super().monotonic_ms()
+
+
+def test_hours_after_the_time_is_spent_have_plans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep the replicas of the hour before and place its traffic: a day whose machine is too
+    slow for it is a dearer one, not none.
+    """
+    monkeypatch.setattr(days_solved, "ALONE_ARCS", 0)
+    base = days.dear_then_cheap()
+    problem = replace(base, plan_policy=replace(base.plan_policy, time_limit_s=30.0))
+    schedule = solve_day(problem, periods=4, rolling=True, clock=_Rushing()).schedule
+    assert schedule is not None and len(schedule.periods) == 4
+    assert check_day(problem, schedule) == ()
+    assert schedule.hit_limit == "time_limit_s"
 
 
 def test_a_start_that_no_hour_may_run_is_left_aside() -> None:
