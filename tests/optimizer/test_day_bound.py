@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from optimizer.milp import day_bound
 from optimizer.milp.day_bound import hours_bound_usd
+from optimizer.milp.day_whole import hours_in_whole_usd
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
 from optimizer.schedule import DaySchedule, born_rates, hour_problem
@@ -122,7 +123,7 @@ def test_replicas_are_whole_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = replace(base, classes=tuple(days.class_at(c, [5.0] * 4) for c in "abc"))
     cost = rolled(problem, periods=4).cost_usd
     whole = relaxed(problem, periods=4)
-    no_time = partial(day_bound.hours_in_whole_usd, time_s=0.0)
+    no_time = partial(hours_in_whole_usd, time_s=0.0)
     monkeypatch.setattr(
         day_bound, "hours_in_whole_usd", lambda day, prices, *, time_s: no_time(day, prices)
     )
