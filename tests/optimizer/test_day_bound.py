@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from hypothesis import given, settings
 
 from optimizer.milp import day_bound
 from optimizer.milp.day_bound import hours_bound_usd
+from optimizer.milp.day_rows import DayRows
 from optimizer.milp.day_whole import hours_in_whole_usd
 from optimizer.outcome import SolveStatus
 from optimizer.problem import Problem
 from optimizer.schedule import DaySchedule, born_rates, hour_problem
 from optimizer.solve_day import solve_day
+from optimizer.tables import Floats
 from optimizer.verify_day import check_day
 from tests.optimizer import builders as b
 from tests.optimizer import days
@@ -123,10 +124,11 @@ def test_replicas_are_whole_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     problem = replace(base, classes=tuple(days.class_at(c, [5.0] * 4) for c in "abc"))
     cost = rolled(problem, periods=4).cost_usd
     whole = relaxed(problem, periods=4)
-    no_time = partial(hours_in_whole_usd, time_s=0.0)
-    monkeypatch.setattr(
-        day_bound, "hours_in_whole_usd", lambda day, prices, *, time_s: no_time(day, prices)
-    )
+
+    def at_once(day: DayRows, proving: Floats, *, time_s: float) -> float:
+        return hours_in_whole_usd(day, proving, time_s=0.0 * time_s)
+
+    monkeypatch.setattr(day_bound, "hours_in_whole_usd", at_once)
     parts = relaxed(problem, periods=4)
     assert parts is not None and whole is not None
     assert 0.5 * cost < parts < 0.9 * cost

@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.scale.batch import BATCH, Job, Search, step
 from optimizer.milp.scale.catalogue import (
     cheapest_sites,
     component_arcs,
@@ -27,7 +28,7 @@ from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.filling import fill
 from optimizer.milp.scale.frame import Positions
 from optimizer.milp.scale.ledger import UNPLACED
-from optimizer.milp.scale.plan_search import BATCH, Job, Search, has_room, lots, step
+from optimizer.milp.scale.plan_search import has_room, lots
 
 _TIGHT_SITES = 6
 _TIGHT_CLASSES = 400
@@ -73,8 +74,9 @@ def _by_narrowness(search: Search, effort: Effort) -> None:
         for first in range(0, len(pending), BATCH):
             some = pending[first : first + BATCH]
             # where a batch-mate took the room that was meant, other groups may do
-            for late in _place(search, some, dive):
-                _place(search, [late], dive)
+            late = _place(search, some, dive)
+            for one in _place(search, late, dive):
+                _place(search, [one], dive)
 
 
 def rescue(search: Search, *, effort: Effort) -> None:
@@ -116,7 +118,7 @@ def _place(search: Search, some: list[Positions], effort: Effort) -> list[Positi
     def job(lot: Positions) -> Job:
         return Job(classes=lot, free=_near_groups(search, lot), early=True)
 
-    jobs = search.workers.map(job, some)
+    jobs = search.workers.map(job, [lot for lot in some if len(lot)])
     return step(search, jobs, effort, again=len(jobs) == 1)
 
 

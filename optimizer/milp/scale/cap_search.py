@@ -13,11 +13,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from optimizer.milp.scale.batch import Search
 from optimizer.milp.scale.caps import CapPrices
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.milp.scale.ledger import Ledger
-from optimizer.milp.scale.plan_search import Search, renew_components
+from optimizer.milp.scale.plan_search import renew_components
 from optimizer.milp.scale.trim import trim_caps
 from optimizer.tables import Floats
 

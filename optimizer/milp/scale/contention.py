@@ -26,10 +26,10 @@ _AMPLE = 2.0
 _DUST = 1e-9
 
 
-def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> int:
+def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> set[int]:
     """Give the ledger's exposure the cuts it lacks for some components (positions in
-    `Frame.components`); how many. A cut speaks of the whole component, never of a part of it: what
-    cuts say of parts would be counted twice.
+    `Frame.components`); those that lacked any. A cut speaks of the whole component, never of a part
+    of it: what cuts say of parts would be counted twice.
     """
     exposure = ledger.exposure
     parts = {at: np.intersect1d(ledger.frame.components[at], exposure.classes) for at in components}
@@ -40,7 +40,7 @@ def add_cuts(ledger: Ledger, workers: Workers, components: Sequence[int]) -> int
         exposure.cuts += cuts
         if not cuts:
             exposure.settled[at] = marks[at]
-    return sum(len(cuts) for cuts in found)
+    return {at for at, cuts in zip(news, found, strict=True) if cuts}
 
 
 def _mark(ledger: Ledger, classes: Positions) -> bytes:

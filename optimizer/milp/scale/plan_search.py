@@ -3,18 +3,18 @@ all services, each while everything else stands.
 
 Decides which neighbourhoods, in what order: lots of classes of one component; the sites around
 classes that are shed or exposed, the dearest first; all sites. A change is kept if the whole gets
-cheaper. Jobs of one batch look at the same ledger, so the answer does not depend on how many
-workers there are; one that no longer fits after its batch-mates is placed again alone.
+cheaper (`batch`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.scale.batch import BATCH, Job, Search, step
 from optimizer.milp.scale.catalogue import (
     ComponentArcs,
     cheapest,
@@ -22,16 +22,13 @@ from optimizer.milp.scale.catalogue import (
     full_price,
     next_ingress_arcs,
 )
-from optimizer.milp.scale.cluster import Effort, concerned, rearrange
+from optimizer.milp.scale.cluster import Effort, concerned
 from optimizer.milp.scale.contention import add_cuts
-from optimizer.milp.scale.frame import Frame, Positions, PriceList, Prices
-from optimizer.milp.scale.ledger import Change, Ledger
+from optimizer.milp.scale.frame import Frame, Positions, Prices
+from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.mixes import worth_for_mixes
-from optimizer.milp.scale.workers import Workers, largest_first
+from optimizer.milp.scale.workers import Workers
 from optimizer.tables import Floats
-
-BATCH = 6
-"""Jobs that look at the same ledger."""
 
 LOT = 100
 """Classes of one component placed at once, at most."""
@@ -47,37 +44,6 @@ _FEW_LOTS = 100
 $4 356/h in a pass, by excess to 4 383 (and in the second pass to 4 329 and 4 317); at 600 sites in
 60 s, which is less than a pass, the largest first saved $73/h, by excess 197.
 """
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Search:
-    """What every step needs: the prices, groups that may get a first replica (`worth`, which
-    grows), the sites a class reaches (`reach[class, site]`), which sites share classes
-    (`near[site, site]`), who works, when to stop, what each class is worth in the relaxation; if it
-    is `priced`, what a change takes of pools and budgets counts at their prices.
-    """
-
-    frame: Frame
-    ledger: Ledger
-    prices: PriceList
-    worth: NDArray[np.bool_]
-    reach: NDArray[np.bool_]
-    near: Floats
-    workers: Workers
-    is_over: Callable[[], bool]
-    least_usd_per_h: Floats
-    priced: bool = False
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """Classes to place anew, and the groups whose replicas may change; `early` as in
-    `rearrange`.
-    """
-
-    classes: Positions
-    free: NDArray[np.bool_]
-    early: bool = False
 
 
 def begin(
@@ -170,7 +136,7 @@ def renew_components(
                 jobs.append(Job(classes=classes, free=mine & (search.worth | stands)))
             step(search, jobs, effort)
             homes = sorted({int(home[one[0]]) for one in batch})
-            short = {at for at in homes if add_cuts(ledger, search.workers, [at])}
+            short = add_cuts(ledger, search.workers, homes)
             batch = [one for one in batch if int(home[one[0]]) in short]
 
 
@@ -314,86 +280,3 @@ def _go(search: Search, neighbourhoods: Iterator[Positions], *, effort: Effort) 
             if len(classes):
                 jobs.append(Job(classes=classes, free=free))
         step(search, jobs, effort)
-
-
-def step(search: Search, jobs: list[Job], effort: Effort, *, again: bool = True) -> list[Positions]:
-    """Search some neighbourhoods of the same ledger, then take what they found in order. One that a
-    batch-mate left too little room is searched `again`; or else what fits of it is taken, and its
-    classes that go without are returned.
-    """
-    if search.is_over():
-        return []
-    ledger, late = search.ledger, []
-
-    def one(job: Job) -> Change | None:
-        return rearrange(
-            ledger,
-            job.classes,
-            free=job.free,
-            prices=search.prices,
-            early=job.early,
-            priced=search.priced,
-            effort=effort,
-            is_over=search.is_over,
-        )
-
-    answers = largest_first(search.workers, one, jobs, size=lambda job: len(job.classes))
-    for job, found in zip(jobs, answers, strict=True):
-        change = found
-        if change is not None and not _is_current(ledger, job, change):
-            if again:
-                change = one(job)
-            else:
-                change, without = _what_fits(ledger, job, change)
-                late.append(without)
-        if change is not None and not again and not ledger.keeps_caps(change):
-            late.append(job.classes)
-            continue
-        if change is None or not ledger.fits(change):
-            continue
-        if _saves(search, change):
-            ledger.put(change)
-    return late
-
-
-def _saves(search: Search, change: Change) -> bool:
-    ledger = search.ledger
-    _, cost = ledger.with_change(change)
-    more = cost - ledger.cost_usd_per_h()
-    if search.priced:
-        shared = search.frame.shared_usd_per_h(search.prices.shared)[change.group]
-        more += float(shared @ (change.replicas - ledger.replicas[change.group]))
-    return more < -1e-9
-
-
-def _is_current(ledger: Ledger, job: Job, change: Change) -> bool:
-    """Whether a change still fits and speaks of no replicas outside its job that moved since."""
-    return not _moved(ledger, job, change).any() and ledger.fits(change)
-
-
-def _moved(ledger: Ledger, job: Job, change: Change) -> NDArray[np.bool_]:
-    fixed = ~job.free[change.group]
-    moved: NDArray[np.bool_] = fixed & (change.replicas != ledger.replicas[change.group])
-    return moved
-
-
-def _what_fits(ledger: Ledger, job: Job, change: Change) -> tuple[Change, Positions]:
-    """A change but for the sites where it lacks room by now, and the classes that lose by that:
-    traffic or, if protected, cover.
-    """
-    frame, exposure = ledger.frame, ledger.exposure
-    lacking = ledger.lacking(change)
-    lacking[frame.site[change.group[_moved(ledger, job, change)]]] = True
-    stays = lacking[frame.site[change.group]]
-    replicas = np.where(stays, ledger.replicas[change.group], change.replicas)
-    dropped = lacking[frame.site[change.flows.group]]
-    uncovered = change.group[stays & (change.replicas > replicas)]
-    covered = exposure.classes[exposure.of_groups(uncovered)[1].rank]
-    without = np.union1d(change.flows.cls[dropped], np.intersect1d(change.classes, covered))
-    fits = Change(
-        classes=change.classes,
-        group=change.group,
-        replicas=replicas,
-        flows=change.flows.only(np.flatnonzero(~dropped)),
-    )
-    return fits, without

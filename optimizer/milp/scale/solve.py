@@ -15,6 +15,7 @@ from optimizer.costs import relative_gap, trivial_bound_usd_per_h
 from optimizer.milp.elastic import may_need_mending
 from optimizer.milp.scale.ascent import Cleared, clear, opening_prices, sampled_arcs
 from optimizer.milp.scale.at_prices import FEW_GROUPS, AtPrices, apart_of, at_prices
+from optimizer.milp.scale.batch import Search
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
 from optimizer.milp.scale.cap_search import keep_caps
@@ -26,7 +27,6 @@ from optimizer.milp.scale.ledger import Ledger
 from optimizer.milp.scale.mixes import trim_mixes
 from optimizer.milp.scale.opening import split
 from optimizer.milp.scale.plan_search import (
-    Search,
     begin,
     mend,
     open_doors,

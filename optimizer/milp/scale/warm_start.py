@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from optimizer.milp.scale.batch import BATCH, Job, Search, step
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import Frame, Positions
 from optimizer.milp.scale.ledger import UNPLACED, Change, Flows, flows_over, joined
-from optimizer.milp.scale.plan_search import BATCH, Job, Search, lots, step
+from optimizer.milp.scale.plan_search import lots
 from optimizer.plan import Plan
 from optimizer.tables import Floats
 from sites.units import WHOLE_BP

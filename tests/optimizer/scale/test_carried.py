@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optimizer.milp.scale import plan_search
+from optimizer.milp.scale import batch
 from optimizer.milp.scale.carried import carried, cleared_at, still_worth
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import Prices, take_frame
@@ -124,9 +124,9 @@ def test_unserved_traffic_flows_first_or_alone(monkeypatch: pytest.MonkeyPatch) 
         assert (search.ledger.shed_part <= UNPLACED).all()
         return list(placed)
 
-    def noted(search: plan_search.Search, jobs: list[plan_search.Job], effort: Effort) -> None:
+    def noted(search: batch.Search, jobs: list[batch.Job], effort: Effort) -> None:
         placed.extend(int(c) for job in jobs for c in job.classes)
-        plan_search.step(search, jobs, effort)
+        batch.step(search, jobs, effort)
 
     monkeypatch.setattr("optimizer.milp.scale.warm_start.step", noted)
     one = frame.tables.classes.ids.index("c1")

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from optimizer.milp.scale.batch import Job, step
 from optimizer.milp.scale.building import build, rescue
 from optimizer.milp.scale.catalogue import component_arcs
 from optimizer.milp.scale.cluster import Effort, rearrange
 from optimizer.milp.scale.frame import Prices
 from optimizer.milp.scale.ledger import Change, Ledger
-from optimizer.milp.scale.plan_search import Job, renew_components, step
+from optimizer.milp.scale.plan_search import renew_components
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.problem import Problem
 from optimizer.solve import solve

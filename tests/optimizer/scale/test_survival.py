@@ -145,7 +145,7 @@ def test_cuts_only_add(problem: Problem) -> None:
         if not add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components))):
             break
     assert ledger.cost_usd_per_h() >= before - 1e-9
-    assert add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components))) == 0
+    assert add_cuts(ledger, SerialWorkers(), range(len(ledger.frame.components))) == set()
 
 
 @SOON
