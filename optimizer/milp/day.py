@@ -154,20 +154,17 @@ def search_hours(
     guess = tuple(start or ())
     for turn in range(_MOST_ROUNDS + keeps_start):
         holds = keeps_start and turn == 0
-        horizon = formulate_hours(asked)
-        for f, of_hour in zip(horizon, cuts, strict=False):
-            if of_hour:
-                add_cuts(f, of_hour)
+        horizon = _formulated(asked, cuts)
         if holds:
             hold(horizon, guess)
-        is_part = holds or near is not None
         among = None if near is None or holds else {*near, *chain(*guess)}
-        compiled = compile_model(horizon[0])
-        point = rounds.run(compiled, is_held=holds, start=guess or None, near=among)
+        point = rounds.run(
+            compile_model(horizon[0]), is_held=holds, start=guess or None, near=among
+        )
         best = replace(
             best,
             nodes=best.nodes + point.nodes,
-            bound_usd=max(best.bound_usd, -inf if is_part else point.bound),
+            bound_usd=max(best.bound_usd, -inf if holds or near is not None else point.bound),
             hit_limit=point.hit_limit or best.hit_limit,
             searched_s=rounds.spent_s,
         )
@@ -181,17 +178,24 @@ def search_hours(
             best = replace(best, periods=plans, amounts=found.amounts, horizon_usd=total_usd)
         cuts = [old + more for old, more in zip(cuts, new, strict=True)]
         best = replace(best, cuts=tuple(cuts), status=point.status)
-        if holds:
-            if rounds.are_over(point):
-                return replace(best, hit_limit=point.hit_limit or TIME_LIMIT)
+        over = rounds.are_over(point)
+        if holds and not over:
             continue
         close = sees_all and relative_gap(best.cost_usd, best.bound_usd) <= budget.gap
         proven = point.status is PointStatus.PROVEN and not any(new)
-        best = replace(best, proven=proven or close)
-        if best.proven or not any(new) or rounds.are_over(point):
-            return best
+        best = replace(best, proven=not holds and (proven or close))
+        if best.proven or not any(new) or over:
+            return replace(best, hit_limit=best.hit_limit or (TIME_LIMIT if holds else ""))
         guess = tuple(replicas_of(one) for one in best.periods)
     return replace(best, hit_limit=best.hit_limit or "survival_rounds")
+
+
+def _formulated(asked: Horizon, cuts: Sequence[Sequence[SurvivalCut]]) -> tuple[Formulation, ...]:
+    horizon = formulate_hours(asked)
+    for f, of_hour in zip(horizon, cuts, strict=False):
+        if of_hour:
+            add_cuts(f, of_hour)
+    return horizon
 
 
 def _usd(found: HoursAnswer, sees_all: bool) -> float:
