@@ -36,6 +36,8 @@ class ComponentArcs:
 
     def only(self, kept: NDArray[np.bool_]) -> ComponentArcs:
         """The arcs of a mask."""
+        if kept.all():  # a sweep's arcs mostly are, and are long
+            return self
         row = self.row[kept]
         return ComponentArcs(
             classes=self.classes,
@@ -107,11 +109,26 @@ def flow_price(frame: Frame, arcs: ComponentArcs, prices: Prices) -> Floats:
 
 def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_]:
     """Mask of each class's `count` cheapest arcs (ties: the earlier group)."""
-    order = np.lexsort((np.arange(arcs.count), price, arcs.row))
-    rank = np.empty(arcs.count, dtype=np.intp)
-    rank[order] = np.arange(arcs.count) - arcs.start[arcs.row[order]]
-    kept: NDArray[np.bool_] = rank < count
+    kept = np.zeros(arcs.count, dtype=np.bool_)
+    found = np.flatnonzero(price <= _last_of(arcs, price, count)[arcs.row])
+    found = found[np.lexsort((price[found], arcs.row[found]))]
+    ranked = arcs.row[found]
+    kept[found[np.arange(len(ranked)) - np.searchsorted(ranked, ranked) < count]] = True
     return kept
+
+
+def _last_of(arcs: ComponentArcs, price: Floats, count: int) -> Floats:
+    """The price of each class's `count`-th cheapest arc, inf where it has fewer: who costs more
+    need not be sorted.
+    """
+    nth = np.arange(arcs.count) - arcs.start[arcs.row]
+    last: Floats = np.full(len(arcs.classes), np.inf)
+    width = int(nth.max(initial=-1)) + 1
+    if width > count:
+        table = np.full((len(last), width), np.inf)
+        table[arcs.row, nth] = price
+        last = np.partition(table, count - 1)[:, count - 1]
+    return last
 
 
 def cheapest_sites(

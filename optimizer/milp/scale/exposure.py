@@ -95,7 +95,7 @@ class Exposure:
         self.entries = Entries(
             rank=found.rank[order], group=found.group[order], fill=found.fill[order]
         )
-        self._first = np.searchsorted(found.group[order], np.arange(frame.groups + 1))
+        self._first = np.searchsorted(self.entries.group, np.arange(frame.groups + 1))
         sites = np.zeros((len(self.classes), len(frame.budget_kw)), dtype=np.bool_)
         sites[found.rank, frame.site[found.group]] = True
         is_own = np.arange(len(self.classes)) < self.own
