@@ -46,7 +46,7 @@ from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.survive_plan import certified
 from optimizer.tabulate import tabulate
-from optimizer.verify import check_plan
+from optimizer.verify import judge
 from sites.clock import Clock
 from sites.units import MS_PER_S
 
@@ -160,7 +160,7 @@ def _solved(
     bound, method = max([one for one in proven if one[0] <= most] or proven[:1])
     was_cut |= is_over()
     stopped_by = hit() if was_cut else ""
-    judged = _judged(problem, ledger, bound=bound, method=method, stopped_by=stopped_by)
+    judged = _judged(problem, ledger, hands, bound=bound, method=method, stopped_by=stopped_by)
     return replace(judged, prices=carried(frame, made.plain, worth=made.worth))
 
 
@@ -280,17 +280,23 @@ def _efforts(gap_limit: float, turn: int) -> tuple[Effort, Effort]:
 
 
 def _judged(
-    problem: Problem, ledger: Ledger, *, bound: float, method: str, stopped_by: str
+    problem: Problem,
+    ledger: Ledger,
+    hands: Workers,
+    *,
+    bound: float,
+    method: str,
+    stopped_by: str,
 ) -> Outcome:
     hit = stopped_by or PASSES_SPENT
     reach = Reach(problem)
     plan = plan_of(ledger, reach, bound_usd_per_h=bound, method=method)
     # the linear problem's certificate exposes less, but rounding may push it over a limit
-    answered = certify(reach, plan)
-    violations = check_plan(problem, answered)
+    answered = certify(reach, plan, hands)
+    violations = judge(reach, answered)
     if violations:
         answered = certified(reach, plan)
-        violations = check_plan(problem, answered)
+        violations = judge(reach, answered)
     plan = _named(answered, problem, stopped_by=stopped_by)
     if violations:
         named = "; ".join(v.message() for v in violations[:5])
