@@ -140,9 +140,8 @@ class Reach:
         entry = self.entry(one)
         if entry is None:
             return [inf for _ in site_ids]
-        policy, source = self.policies[one.residency_policy_id], entry.site_id
-        found = (self.paths.rtt_ms(policy, source=source, target=s) for s in site_ids)
-        return [inf if way_ms is None else way_ms for way_ms in found]
+        policy = self.policies[one.residency_policy_id]
+        return self.paths.all_rtt_ms(policy, source=entry.site_id, targets=site_ids)
 
     def ttft_ms(self, one: TrafficClass, group: ReplicaGroup) -> float | None:
         """Market RTT + path RTT + queueing at the ceiling + TTFT of the serving point (ms)."""

@@ -120,7 +120,8 @@ class _Loss:
         self.spent = np.setdiff1d(ground.positions(touched), self.free)
         moved = [c for c in asked if self._enters_elsewhere(c)]
         self.moved = ground.positions(moved)
-        self.entering = self._left(ground.pairs_of(self.left, moved))
+        entering = ground.pairs_of(self.left, moved)
+        self.entering = entering.only(np.flatnonzero(~self.lost[entering.group]))
         self.tight = ground.is_busy.copy()
 
     def widened(self) -> bool:
@@ -153,13 +154,10 @@ class _Loss:
         """The room that some classes hold as planned is there for all that may move."""
         self.room += self.ground.held_at(classes)
 
-    def _left(self, pairs: Pairs) -> Pairs:
-        return pairs.only(np.flatnonzero(~self.lost[pairs.group]))
-
     def _pairs(self) -> Pairs:
         """The pairs of the classes that may move, at sites left."""
         stays = np.setdiff1d(self.free, self.moved)
-        return joined(self._left(self.ground.pairs_at(stays)), self.entering)
+        return joined(self.ground.pairs_at(stays, closed=self.lost), self.entering)
 
     def program(self) -> Program:
         """min sum moving[p] y[p] + sum price[d] u[d] + sum push[k] z[k]  where
@@ -231,7 +229,7 @@ class _Loss:
         ground = self.ground
         held = ground.holders(np.flatnonzero(point.prices > 0))
         others = np.setdiff1d(held, np.concatenate((self.free, self.spent)))
-        pairs = self._left(ground.pairs_at(others))
+        pairs = ground.pairs_at(others, closed=self.lost)
         uses = ground.uses(self.left, pairs, looked_at=point.prices > 0)
         paid = uses.each * point.prices[uses.key]
         worth = np.bincount(uses.pair, paid, len(pairs.row))

@@ -7,6 +7,7 @@ works on it, so that a fleet's arcs are never all held at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,9 +109,11 @@ def flow_price(frame: Frame, arcs: ComponentArcs, prices: Prices) -> Floats:
 
 
 def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_]:
-    """Mask of each class's `count` cheapest arcs (ties: the earlier group)."""
+    """Mask of each class's `count` cheapest arcs (ties: the earlier group); none at an infinite
+    price.
+    """
     kept = np.zeros(arcs.count, dtype=np.bool_)
-    found = np.flatnonzero(price <= _last_of(arcs, price, count)[arcs.row])
+    found = np.flatnonzero((price <= _last_of(arcs, price, count)[arcs.row]) & (price < np.inf))
     found = found[np.lexsort((price[found], arcs.row[found]))]
     ranked = arcs.row[found]
     kept[found[np.arange(len(ranked)) - np.searchsorted(ranked, ranked) < count]] = True
@@ -118,16 +121,14 @@ def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_
 
 
 def _last_of(arcs: ComponentArcs, price: Floats, count: int) -> Floats:
-    """The price of each class's `count`-th cheapest arc, inf where it has fewer: who costs more
+    """The price of each class's `count`-th cheapest arc, inf where it has no more: who costs more
     need not be sorted.
     """
-    nth = np.arange(arcs.count) - arcs.start[arcs.row]
     last: Floats = np.full(len(arcs.classes), np.inf)
-    width = int(nth.max(initial=-1)) + 1
-    if width > count:
-        table = np.full((len(last), width), np.inf)
-        table[arcs.row, nth] = price
-        last = np.partition(table, count - 1)[:, count - 1]
+    bounds = [*arcs.start.tolist(), arcs.count]
+    for row, (first, end) in enumerate(pairwise(bounds)):
+        if end - first > count:
+            last[row] = np.partition(price[first:end], count - 1)[count - 1]
     return last
 
 

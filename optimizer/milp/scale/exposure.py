@@ -78,8 +78,7 @@ class Exposure:
     By rank: `classes`, `price` (of the whole class exposed to one loss, USD/h), `asked[rank, site]`
     (whether the rank speaks of the loss of a site), `cover[rank, site]`, `alone` (what each rank by
     itself is exposed to, USD/h). The first `own` ranks are of the losses that leave a class its
-    ingress. `of_entry` is the class of each entry; `settled`
-    says at what state a component was found to lack no cut (`contention`).
+    ingress. `settled` says at what state a component was found to lack no cut (`contention`).
     """
 
     def __init__(self, frame: Frame) -> None:
@@ -107,7 +106,6 @@ class Exposure:
         self.replicas = np.zeros(frame.groups)
         self.alone = np.zeros(len(self.classes))
         self._shed = np.ones(len(frame.rate))
-        self.of_entry = self.classes[self.entries.rank]
         self.cuts: list[Cut] = []
         self.settled: dict[int, bytes] = {}
 
@@ -141,7 +139,7 @@ class Exposure:
         """Mask of the entries of some classes."""
         some = np.zeros(len(self.frame.rate), dtype=np.bool_)
         some[classes] = True
-        mask: NDArray[np.bool_] = some[self.of_entry]
+        mask: NDArray[np.bool_] = some[self.classes][self.entries.rank]
         return mask
 
     def spare(self, work_price: Floats, count: int) -> Positions:

@@ -31,7 +31,7 @@ def sorted_whole(arcs: ComponentArcs, price: Floats, count: int) -> list[bool]:
     order = np.lexsort((np.arange(arcs.count), price, arcs.row))
     rank = np.empty(arcs.count, dtype=np.intp)
     rank[order] = np.arange(arcs.count) - arcs.start[arcs.row[order]]
-    return [bool(one) for one in rank < count]
+    return [bool(one) for one in (rank < count) & (price < np.inf)]
 
 
 @pytest.mark.parametrize("seed", range(60))
