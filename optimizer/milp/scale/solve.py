@@ -38,7 +38,13 @@ from optimizer.milp.scale.to_plan import plan_of
 from optimizer.milp.scale.trim import trim
 from optimizer.milp.scale.warm_start import take_up
 from optimizer.milp.scale.workers import SerialWorkers, Workers
-from optimizer.milp.stopping import INTERRUPT, TIME_LIMIT, Interrupts, noted_interrupts
+from optimizer.milp.stopping import (
+    INTERRUPT,
+    TIME_LIMIT,
+    Deadline,
+    Interrupts,
+    noted_interrupts,
+)
 from optimizer.milp.survive_local import certify
 from optimizer.outcome import Outcome, Progress, SharedPrices, SolveStatus, Untold
 from optimizer.plan import Plan
@@ -98,6 +104,7 @@ def solve_at_scale(
         found = _solved(
             problem,
             spent=_part_of_the_limit(problem, clock, interrupts, part=part),
+            limit_s=part * problem.plan_policy.time_limit_s if clock else np.inf,
             start=start,
             known=known,
             hands=workers or SerialWorkers(),
@@ -113,6 +120,7 @@ def _solved(
     problem: Problem,
     *,
     spent: Callable[[], float],
+    limit_s: float,
     start: Plan | None,
     known: SharedPrices | None,
     hands: Workers,
@@ -122,10 +130,7 @@ def _solved(
     """`hit` names what ended the search where `spent` did."""
     gap_limit = problem.plan_policy.gap_limit
     frame, cleared, searched = _market(take_frame(tabulate(problem)), known, hands, spent=spent)
-
-    def is_over() -> bool:
-        return spent() >= searched
-
+    is_over = Deadline(spent=spent, part=searched, limit_s=limit_s)
     made = at_prices(
         frame, cleared, hands, known=known, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
@@ -136,7 +141,8 @@ def _solved(
     built = spent() + _BUILD_PART * (searched - spent())
     effort = Effort(sites=_SITES, gap=gap_limit / 4, nodes=1)
     ledger.caps_hold = not frame.caps.are_priced
-    was_cut |= build(search, effort=effort, is_late=lambda: spent() >= built)
+    is_late = Deadline(spent=spent, part=built, limit_s=limit_s)
+    was_cut |= build(search, effort=effort, is_late=is_late)
     if frame.caps.are_priced:
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
