@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.sweep import Sweep
-from optimizer.tables import Floats
+from optimizer.tables import Floats, ints
+
+_NO_GROUP = ints(())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,15 +73,19 @@ def _swept(frame: Frame, sweep: Sweep, classes: Positions) -> ComponentArcs:
     found = [sweep.arcs_of(int(at)) for at in classes]
     counts = np.array([len(one.group) for one in found], dtype=np.intp)
     row = np.repeat(np.arange(len(classes)), counts)
-    rate = frame.rate[classes][row]
-    none = np.zeros(0)
+    rate, none = frame.rate[classes][row], np.zeros(0)
+    # in place: fresh memory for millions of arcs takes longer than their arithmetic
+    busy = np.concatenate([none, *(one.replica_seconds for one in found)])
+    busy *= rate
+    network_usd_per_h = np.concatenate([none, *(one.network_usd_per_h for one in found)])
+    network_usd_per_h *= rate
     return ComponentArcs(
         classes=classes,
         start=np.cumsum(counts) - counts,
         row=row,
-        group=np.concatenate([none, *(one.group for one in found)]).astype(np.intp),
-        busy=np.concatenate([none, *(one.replica_seconds for one in found)]) * rate,
-        network_usd_per_h=np.concatenate([none, *(one.network_usd_per_h for one in found)]) * rate,
+        group=np.concatenate([_NO_GROUP, *(one.group for one in found)]).astype(np.intp),
+        busy=busy,
+        network_usd_per_h=network_usd_per_h,
     )
 
 

@@ -89,14 +89,13 @@ class Exposure:
         self.classes = np.concatenate([protected, protected])
         self._rank = np.full(len(frame.rate), -1)
         self._rank[protected] = np.arange(self.own)
-        found = self._entries()
+        sites = np.zeros((len(self.classes), len(frame.budget_kw)), dtype=np.bool_)
+        found = self._entries(sites)
         order = np.argsort(found.group, kind="stable")
         self.entries = Entries(
             rank=found.rank[order], group=found.group[order], fill=found.fill[order]
         )
         self._first = np.searchsorted(self.entries.group, np.arange(frame.groups + 1))
-        sites = np.zeros((len(self.classes), len(frame.budget_kw)), dtype=np.bool_)
-        sites[found.rank, frame.site[found.group]] = True
         is_own = np.arange(len(self.classes)) < self.own
         answered = sites.sum(axis=1) > is_own
         self.price = np.where(answered, part * frame.shed_usd_per_h[self.classes], 0.0)
@@ -109,7 +108,8 @@ class Exposure:
         self.cuts: list[Cut] = []
         self.settled: dict[int, bytes] = {}
 
-    def _entries(self) -> Entries:
+    def _entries(self, reached: NDArray[np.bool_]) -> Entries:
+        """All protected arcs, component by component; sites a rank has one to are `reached`."""
         none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)
         found = [Entries(rank=none, group=none, fill=empty)]
         for component in self.frame.components:
@@ -117,6 +117,8 @@ class Exposure:
             found.append(self._entries_of(component_arcs(self.frame, classes), beyond=0))
             moved = next_ingress_arcs(self.frame, classes)
             found.append(self._entries_of(moved, beyond=self.own))
+            for one in found[-2:]:
+                reached[one.rank, self.frame.site[one.group]] = True
         return Entries(
             rank=np.concatenate([one.rank for one in found]),
             group=np.concatenate([one.group for one in found]),
@@ -124,11 +126,10 @@ class Exposure:
         )
 
     def _entries_of(self, arcs: ComponentArcs, *, beyond: int) -> Entries:
-        return Entries(
-            rank=self._rank[arcs.classes[arcs.row]] + beyond,
-            group=arcs.group,
-            fill=self.frame.rateable[arcs.group] / np.maximum(arcs.busy, 1e-12),
-        )
+        fill = self.frame.rateable[arcs.group]
+        fill /= np.maximum(arcs.busy, 1e-12)
+        rank = self._rank[arcs.classes] + beyond
+        return Entries(rank=rank[arcs.row], group=arcs.group, fill=fill)
 
     def arcs_of(self, rank: int) -> tuple[Positions, Floats]:
         """Groups that could answer a rank, and how much of its class a replica takes (`fill`)."""
