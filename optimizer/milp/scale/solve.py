@@ -70,11 +70,12 @@ _BUILD_PART = 0.9
 """Of the time then left to search in, after which the first plan is completed greedily: at 600
 sites its last tenth is worth more than what a pass saves in a quarter of the time.
 """
-_FINISH_TIMES = 4.0
+_FINISH_TIMES, _FINISH_TIMES_KNOWN = 4.0, 6.0
 _FINISH_MOST = 0.5
 """For rounding, the certificate and the check: so many times what tables and first sample took,
-which sweep the same pairs (measured 2.2 times at 200 and 600 sites; what a first plan cut short
-still fills and rescues comes on top), but at most such a part of a time limit.
+which sweep the same pairs, but at most such a part of a time limit. Measured at 200 and 600 sites:
+3.6 and 3.2 times; 4.8 and 4.4 times where prices were known and all arcs are swept at those, which
+takes half as long as a sample. What a first plan cut short still fills and rescues comes on top.
 """
 _UNKEPT = frozenset({"shed_cap", "replica_floor", "move_limit", "carbon_cap", "tenant_budget"})
 """Limits that a plan of this search may miss for want of room or time: then there is none."""
@@ -198,16 +199,16 @@ def _market(
     """
     has_fixed = bool(frame.opening.usd_per_h.any())
     if known is not None and not has_fixed:
-        return frame, cleared_at(frame, known, hands), _searched(spent())
+        return frame, cleared_at(frame, known, hands), _searched(spent(), times=_FINISH_TIMES_KNOWN)
     opening = opening_prices(frame)
     sample = sampled_arcs(frame, opening, hands)
-    searched = _searched(spent())
+    searched = _searched(spent(), times=_FINISH_TIMES)
     cleared, asked_kw = clear(frame, sample, prices=opening, steps=_STEPS)
     return split(frame, asked_kw) if has_fixed else frame, cleared, searched
 
 
-def _searched(spent: float) -> float:
-    return 1.0 - min(_FINISH_MOST, _FINISH_TIMES * spent)
+def _searched(spent: float, *, times: float) -> float:
+    return 1.0 - min(_FINISH_MOST, times * spent)
 
 
 def _least_usd_per_h(ledger: Ledger) -> float:
