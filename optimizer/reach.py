@@ -43,14 +43,22 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Stand:
-    """The pool a group stands on, what one of its replicas does there, and the replica-seconds of a
-    request by class, as far as asked for.
+class _Kind:
+    """What is known of replicas that differ only by their site, as far as asked for: by class, the
+    replica-seconds of a request and why they do not suit it (None: they do).
     """
+
+    seconds: dict[str, float] = field(default_factory=dict)
+    unsuited: dict[str, Refusal | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Stand:
+    """The pool a group stands on and what one of its replicas does there."""
 
     pool: HardwarePool | None
     point: ServingPoint | None
-    seconds: dict[str, float] = field(default_factory=dict)
+    kind: _Kind
 
 
 class Reach:
@@ -71,6 +79,7 @@ class Reach:
             for p in problem.catalog.serving_points
         }
         self._stands: dict[ReplicaGroup, _Stand] = {}
+        self._kinds: dict[tuple[str, str, int, float, float], _Kind] = {}
         self._nearest: dict[str, tuple[MarketAccess, ...]] = {}
         self._laws: dict[tuple[str, str], bool] = {}
         self._entries: dict[tuple[str, str], MarketAccess | None] = {}
@@ -91,12 +100,17 @@ class Reach:
     def _stand(self, group: ReplicaGroup) -> _Stand:
         stand = self._stands.get(group)
         if stand is None:
-            pool, point = self._pools.get((group.site_id, group.pool_id)), None
-            if pool is not None:
-                key = (group.variant_id, pool.accelerator, group.accelerators_per_replica)
-                point = self._points.get(key)
-            stand = self._stands[group] = _Stand(pool=pool, point=point)
+            stand = self._stands[group] = self._standing(group)
         return stand
+
+    def _standing(self, group: ReplicaGroup) -> _Stand:
+        pool = self._pools.get((group.site_id, group.pool_id))
+        if pool is None:
+            return _Stand(pool=None, point=None, kind=_Kind())
+        key = (group.variant_id, pool.accelerator, group.accelerators_per_replica)
+        own = (pool.memory_mib_per_accelerator, pool.interruption_per_h)
+        kind = self._kinds.setdefault((*key, *own), _Kind())
+        return _Stand(pool=pool, point=self._points.get(key), kind=kind)
 
     def entry(self, one: TrafficClass) -> MarketAccess | None:
         """The nearest access of the class's market that is not lost and that its data may cross."""
@@ -140,9 +154,8 @@ class Reach:
         entry = self.entry(one)
         if entry is None:
             return [inf for _ in site_ids]
-        policy, source = self.policies[one.residency_policy_id], entry.site_id
-        found = (self.paths.rtt_ms(policy, source=source, target=s) for s in site_ids)
-        return [inf if way_ms is None else way_ms for way_ms in found]
+        policy = self.policies[one.residency_policy_id]
+        return self.paths.all_rtt_ms(policy, source=entry.site_id, targets=site_ids)
 
     def ttft_ms(self, one: TrafficClass, group: ReplicaGroup) -> float | None:
         """Market RTT + path RTT + queueing at the ceiling + TTFT of the serving point (ms)."""
@@ -162,11 +175,12 @@ class Reach:
         More where the KV cache limits how many are held at a time; inf where not one is.
         """
         stand = self._stand(group)
-        seconds = stand.seconds.get(one.class_id)
+        seconds = stand.kind.seconds.get(one.class_id)
         if seconds is None:
             pool, point = stand.pool, stand.point
             assert point is not None and pool is not None, f"{group.group_id} has no serving point"
-            seconds = stand.seconds[one.class_id] = self._replica_seconds(one, pool, point)
+            seconds = self._replica_seconds(one, pool, point)
+            stand.kind.seconds[one.class_id] = seconds
         return seconds
 
     def _replica_seconds(self, one: TrafficClass, pool: HardwarePool, point: ServingPoint) -> float:
@@ -234,8 +248,15 @@ class Reach:
         return self._slow(one, point, ttft_ms=ttft_ms)
 
     def _unsuited(self, one: TrafficClass, group: ReplicaGroup) -> Refusal | None:
+        stand = self._stand(group)
+        known = stand.kind.unsuited
+        if one.class_id not in known:
+            known[one.class_id] = self._misfit(one, group, stand)
+        return known[one.class_id]
+
+    def _misfit(self, one: TrafficClass, group: ReplicaGroup, stand: _Stand) -> Refusal | None:
         variant = self.problem.catalog.variant(group.variant_id)
-        pool, point = self.pool(group), self.point(group)
+        pool, point = stand.pool, stand.point
         if group.variant_id not in self.services[one.service_id].variant_ids:
             allowed = " ".join(self.services[one.service_id].variant_ids)
             return Refusal(reason=PruneReason.QUALITY, limit=allowed, actual=group.variant_id)

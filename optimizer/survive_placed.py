@@ -74,6 +74,7 @@ class Placed:
         self._kind = self._kinds()
         self._serving: dict[str, _Serving] = {}
         self._lawful: dict[str, list[int]] = {}
+        self._busy: dict[str, dict[int, float]] = {}
         self._ways: dict[tuple[str, str], Floats] = {}
         self._links: dict[tuple[str, str, str], tuple[int, ...]] = {}
 
@@ -89,9 +90,11 @@ class Placed:
         lawful = np.isfinite(way_ms) & (ttft_ms <= latest_ttft_ms(one) + TOLERANCE_MS)
         for site_id in left.lost.intersection(self._sites):
             lawful &= site != self._sites.index(site_id)
-        busy = np.full(len(serving.sample), inf)
-        for kind in set(serving.kind[lawful].tolist()):
-            busy[kind] = self._busy_if_suited(one, serving.sample[kind])
+        busy, known = np.full(len(serving.sample), inf), self._busy.setdefault(one.class_id, {})
+        for kind in np.flatnonzero(np.bincount(serving.kind[lawful])).tolist():
+            if kind not in known:
+                known[kind] = self._busy_if_suited(one, serving.sample[kind])
+            busy[kind] = known[kind]
         found = np.flatnonzero(lawful & np.isfinite(busy)[serving.kind])
         found = found[np.argsort(way_ms[found], kind="stable")]
         group = serving.group[found]

@@ -56,15 +56,16 @@ class ArcTable:
 class _Lawful:
     """Groups that fit, of variants a service allows, at sites a policy allows.
 
-    `point` is a position among `points`, the serving points that occur. `has_kv`: some replica
+    `kind` is what a class sees of a group beside its site: a position among the pairs of a serving
+    point (`points`) and room for KV cache (`kv_room_bytes`) that occur. `has_kv`: some replica
     could hold too little KV cache for its concurrency.
     """
 
     group: Ints
     site: NDArray[np.intp]
-    point: NDArray[np.intp]
-    kv_room_bytes: Floats
+    kind: NDArray[np.intp]
     points: NDArray[np.intp]
+    kv_room_bytes: Floats
     kv_bytes_per_token: Floats
     has_kv: bool
 
@@ -82,6 +83,7 @@ class Sweep:
     def __init__(self, tables: Tables, *, kept_arcs: int = 0) -> None:
         self.tables = tables
         self._left = kept_arcs
+        self._kind = _kinds(tables)
         self._kept: dict[int, ClassArcs] = {}
         self._of_service: dict[int, _Lawful] = {}
         self._lawful: dict[tuple[int, int], _Lawful] = {}
@@ -105,24 +107,22 @@ class Sweep:
         lawful = self._groups(int(classes.service[at]), int(classes.policy[at]))
         site_ms = classes.access_ms[at] + tables.routes.rtt_ms[route]
         site_ms += tables.problem.plan_policy.queueing_ms_at_ceiling
-        ttft_ms = site_ms.take(lawful.site)
-        ttft_ms += self._point_ttft_ms(at, lawful).take(lawful.point)
-        kept = np.flatnonzero(ttft_ms <= self._limit_ms(at))
-        slow = np.ones(len(kept))
-        if lawful.has_kv:
-            slots = self._slots(at, lawful, kept)
-            roomy = slots >= 1
-            kept = kept[roomy]
-            slow = tables.points.concurrency[lawful.points].take(lawful.point[kept]) / slots[roomy]
-        points = lawful.points
+        kind_ms, points = self._kind_ttft_ms(at, lawful), lawful.points
         busy_s = classes.input_tokens[at] / tables.points.prefill_tok_s[points]
         busy_s += classes.output_tokens[at] / tables.points.decode_tok_s[points]
+        if lawful.has_kv:
+            slots = self._slots(at, lawful)
+            kind_ms[slots < 1] = np.inf
+            busy_s *= tables.points.concurrency[points] / np.maximum(1.0, slots)
+        ttft_ms = site_ms.take(lawful.site)
+        ttft_ms += kind_ms.take(lawful.kind)
+        kept = np.flatnonzero(ttft_ms <= self._limit_ms(at))
         usd_per_h = tables.routes.usd_per_gb[route] * (
             classes.bytes_per_request[at] / BYTES_PER_GB * S_PER_H
         )
         return ClassArcs(
             group=lawful.group[kept],
-            replica_seconds=busy_s.take(lawful.point[kept]) * slow,
+            replica_seconds=busy_s.take(lawful.kind[kept]),
             network_usd_per_h=usd_per_h.take(lawful.site[kept]),
             ttft_ms=ttft_ms[kept],
         )
@@ -144,8 +144,8 @@ class Sweep:
         limit_ms = float(self.tables.classes.slo_ttft_ms[at])
         return limit_ms * MIX_TTFT_PARTS if self.tables.classes.over_mix[at] else limit_ms
 
-    def _point_ttft_ms(self, at: int, lawful: _Lawful) -> Floats:
-        """TTFT of each serving point (ms), inf for those the class may not use."""
+    def _kind_ttft_ms(self, at: int, lawful: _Lawful) -> Floats:
+        """TTFT of the serving point of each kind (ms), inf for those the class may not use."""
         classes, points, variants = self.tables.classes, self.tables.points, self.tables.variants
         variant = points.variant[lawful.points]
         usable = points.percentile[lawful.points] >= classes.slo_percentile[at]
@@ -154,15 +154,14 @@ class Sweep:
         usable &= variants.context_tokens[variant] >= classes.longest_tokens[at]
         return np.where(usable, points.ttft_ms[lawful.points], np.inf)
 
-    def _slots(self, at: int, lawful: _Lawful, kept: NDArray[np.intp]) -> Floats:
-        """Requests a replica holds at a time (`ServingPoint.slots`), of the groups kept so far."""
-        point, room = lawful.point[kept], lawful.kv_room_bytes[kept]
+    def _slots(self, at: int, lawful: _Lawful) -> Floats:
+        """Requests a replica of each kind holds at a time (`ServingPoint.slots`)."""
+        room = lawful.kv_room_bytes
         request = self.tables.classes.kv_tokens[at] * lawful.kv_bytes_per_token
         concurrency = self.tables.points.concurrency[lawful.points]
-        enough = room >= (concurrency * request).take(point)
-        need = request.take(point)
-        held = np.divide(room, need, out=np.zeros(len(kept)), where=need > 0)
-        return np.where(enough, concurrency.take(point), held)
+        enough = room >= concurrency * request
+        held = np.divide(room, request, out=np.zeros(len(room)), where=request > 0)
+        return np.where(enough, concurrency, held)
 
     def _groups(self, service: int, policy: int) -> _Lawful:
         key = (service, policy)
@@ -180,27 +179,34 @@ class Sweep:
         allowed = np.zeros(len(variants.ids), dtype=np.bool_)
         allowed[self.tables.service_variants[service]] = True
         group = np.flatnonzero(groups.fits & allowed[groups.variant])
-        used, point = np.unique(groups.point[group], return_inverse=True)
+        _, first, kind = np.unique(self._kind[group], return_index=True, return_inverse=True)
+        used, room = groups.point[group[first]], groups.kv_room_bytes[group[first]]
         kv_bytes = variants.kv_bytes_per_token[points.variant[used]]
-        room = groups.kv_room_bytes[group]
         return _Lawful(
             group=group.astype(np.int32),
             site=groups.site[group].astype(np.intp),
-            point=point.astype(np.intp),
-            kv_room_bytes=room,
+            kind=kind.astype(np.intp),
             points=used.astype(np.intp),
+            kv_room_bytes=room,
             kv_bytes_per_token=kv_bytes,
             has_kv=bool(kv_bytes.any() or (room < 0).any()),
         )
+
+
+def _kinds(tables: Tables) -> NDArray[np.intp]:
+    """A number for each group, the same for groups of one serving point and room for KV cache."""
+    rooms, room = np.unique(tables.groups.kv_room_bytes, return_inverse=True)
+    kinds: NDArray[np.intp] = tables.groups.point.astype(np.intp) * max(1, len(rooms)) + room
+    return kinds
 
 
 def _narrowed(whole: _Lawful, kept: NDArray[np.bool_]) -> _Lawful:
     return _Lawful(
         group=whole.group[kept],
         site=whole.site[kept],
-        point=whole.point[kept],
-        kv_room_bytes=whole.kv_room_bytes[kept],
+        kind=whole.kind[kept],
         points=whole.points,
+        kv_room_bytes=whole.kv_room_bytes,
         kv_bytes_per_token=whole.kv_bytes_per_token,
         has_kv=whole.has_kv,
     )

@@ -247,6 +247,29 @@ class Tables:
         pool, variant = self.pools.ids[groups.pool[at]], self.variants.ids[groups.variant[at]]
         return f"{pool}/{variant}/x{groups.accelerators[at]}"
 
+    def positions(self, group_ids: Iterable[str]) -> dict[str, int]:
+        """Position of each group of some ids; ids of no group are left out."""
+        groups, wide = self.groups, int(self.groups.accelerators.max(initial=0)) + 1
+        pool_at = {pool_id: at for at, pool_id in enumerate(self.pools.ids)}
+        variant_at = {variant_id: at for at, variant_id in enumerate(self.variants.ids)}
+        own = (groups.pool.astype(np.int64) * len(variant_at) + groups.variant) * wide
+        own += groups.accelerators
+        order = np.argsort(own, kind="stable")
+        ids: list[str] = []
+        keys: list[int] = []
+        for group_id in group_ids:
+            start, _, count = group_id.rpartition("/x")
+            if not count.isdecimal() or int(count) >= wide:
+                continue
+            for cut in (at for at, sign in enumerate(start) if sign == "/"):  # any id may have some
+                pool, variant = pool_at.get(start[:cut]), variant_at.get(start[cut + 1 :])
+                if pool is not None and variant is not None:
+                    ids.append(group_id)
+                    keys.append((pool * len(variant_at) + variant) * wide + int(count))
+        at = np.searchsorted(own, np.array(keys, dtype=np.int64), sorter=order)
+        found = zip(ids, order.take(at, mode="clip").tolist() if len(order) else [], strict=False)
+        return {group_id: here for group_id, here in found if self.group_id(here) == group_id}
+
 
 def floats(values: Iterable[float]) -> Floats:
     """Values as a table column of float64."""

@@ -44,7 +44,11 @@ def check_plan(problem: Problem, plan: Plan) -> tuple[Violation, ...]:
 
     A plan that names something the problem has not (a `reference` violation) is judged no further.
     """
-    reach = Reach(problem)
+    return judge(Reach(problem), plan)
+
+
+def judge(reach: Reach, plan: Plan) -> tuple[Violation, ...]:
+    """As `check_plan`, of the reach's problem: what the reach has looked up already it knows."""
     strangers = tuple(_references(reach, plan))
     if strangers:
         return strangers

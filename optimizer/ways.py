@@ -7,6 +7,7 @@ for and goes on from there when more is asked. Policies that may cross the same 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from math import inf
@@ -63,14 +64,28 @@ class Ways:
         search = self._search(policy, source)
         return None if search is None else search.rtt_ms(self._at[target])
 
+    def all_rtt_ms(
+        self, policy: ResidencyPolicy, *, source: str, targets: Iterable[str]
+    ) -> list[float]:
+        """`rtt_ms` to each of some sites, inf where there is no way."""
+        search = self._search(policy, source)
+        if search is None:
+            return [inf for _ in targets]
+        best_ms = search.all_rtt_ms()
+        return [best_ms[self._at[target]] for target in targets]
+
     def way(self, policy: ResidencyPolicy, *, source: str, target: str) -> Way | None:
         """The lawful shortest way between two sites, None if there is none."""
         search = self._search(policy, source)
-        if search is None or search.rtt_ms(self._at[target]) is None:
+        if search is None:
             return None
-        if target not in search.ways:
-            search.ways[target] = self._way(search, target)
-        return search.ways[target]
+        way = search.ways.get(target)
+        if way is None:
+            rtt_ms = search.rtt_ms(self._at[target])
+            if rtt_ms is None:
+                return None
+            way = search.ways[target] = self._way(search, self._at[target], rtt_ms=rtt_ms)
+        return way
 
     def _search(self, policy: ResidencyPolicy, source: str) -> _Search | None:
         """The search from a site, None where data may not even enter its country."""
@@ -116,25 +131,27 @@ class Ways:
             beside[b].append((link, a))
         return beside
 
-    def _way(self, search: _Search, target: str) -> Way:
-        rtt_ms, sites, links = search.rtt_ms(self._at[target]), [self._at[target]], list[Link]()
-        assert rtt_ms is not None, "asked for only where there is a way"
-        while sites[-1] != search.source:
-            link = search.came[sites[-1]]
+    def _way(self, search: _Search, target: int, *, rtt_ms: float) -> Way:
+        site, links = self._fleet.sites, self._fleet.links
+        sites, crossed, here = [target], list[int](), target
+        while here != search.source:
+            link = search.came[here]
             a, b = self._ends[link]
-            sites.append(b if a == sites[-1] else a)
-            links.append(self._fleet.links[link])
+            here = b if a == here else a
+            sites.append(here)
+            crossed.append(link)
         sites.reverse()
-        links.reverse()
-        crossed, passed = list[str](), [self._fleet.sites[at] for at in sites]
-        for crossing, site in zip(links, passed[1:], strict=True):
-            crossed += [*crossing.transit_countries, site.country]
-        ends = {passed[0].country, passed[-1].country}
+        crossed.reverse()
+        countries = list[str]()
+        for link, there in zip(crossed, sites[1:], strict=True):
+            countries += links[link].transit_countries
+            countries.append(site[there].country)
+        ends = {site[search.source].country, site[target].country}
         return Way(
-            sites=tuple(site.site_id for site in passed),
-            links=tuple(links),
+            sites=tuple([site[at].site_id for at in sites]),
+            links=tuple([links[link] for link in crossed]),
             rtt_ms=rtt_ms,
-            transit_countries=tuple(c for c in dict.fromkeys(crossed) if c not in ends),
+            transit_countries=tuple([c for c in dict.fromkeys(countries) if c not in ends]),
         )
 
 
@@ -160,12 +177,18 @@ class _Search:
             self._settle(target)
         return best[target] if best[target] < inf else None
 
-    def _settle(self, target: int) -> None:
+    def all_rtt_ms(self) -> list[float]:
+        """RTT to every site (ms), inf where it cannot be reached."""
+        if self._heap:
+            self._settle(None)
+        return self._best
+
+    def _settle(self, target: int | None) -> None:
         """Go on until no site still to be looked at is nearer than the target is known to be: only
-        a shorter way replaces a known one.
+        a shorter way replaces a known one. None: until there is none.
         """
         best, came, heap, hops, pushed = self._best, self.came, self._heap, self._hops, self._pushed
-        while heap and heap[0][0] < best[target]:
+        while heap and (target is None or heap[0][0] < best[target]):
             rtt_ms, _, here = heappop(heap)
             if rtt_ms > best[here]:
                 continue  # a shorter way was found since

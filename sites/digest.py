@@ -70,6 +70,10 @@ def _write(value: Any, put: Callable[[str], None]) -> None:
         put(_number(value))
     elif kind is int and -INTEGER_MAX <= value <= INTEGER_MAX:
         put(str(value))
+    elif value is None:
+        put("null")
+    elif kind is bool:
+        put("true" if value else "false")
     elif kind is tuple or kind is list:
         before = "["
         for one in value:
@@ -90,8 +94,10 @@ def _write(value: Any, put: Callable[[str], None]) -> None:
 
 def _number(value: float) -> str:
     """As RFC 8785 has it. Both notations have the same digits and part ways in exponents only."""
+    if value == 0:
+        return "0"  # of either sign
     text = repr(value)
-    if "e" in text or "n" in text or value == 0:
+    if "e" in text or "n" in text:
         return rfc8785.dumps(value).decode()
     return text.removesuffix(".0")
 

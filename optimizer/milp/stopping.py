@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 TIME_LIMIT, INTERRUPT = "time_limit_s", "interrupt"
@@ -69,3 +70,23 @@ def noted_interrupts(heard: Callable[[], None]) -> Iterator[Interrupts]:
         yield interrupts
     finally:
         signal.signal(signal.SIGINT, usual)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Deadline:
+    """Whether such a `part` of a time limit of `limit_s` has passed; `spent` is what has. A solver
+    may be told how long that is still: some of its steps hear of nothing else.
+    """
+
+    spent: Callable[[], float]
+    part: float
+    limit_s: float
+
+    def __call__(self) -> bool:
+        """Whether it has passed."""
+        return self.spent() >= self.part
+
+    def left_s(self) -> float:
+        """Seconds left, at least 0; inf where there is no limit."""
+        left = self.part - self.spent()
+        return left * self.limit_s if left > 0 else 0.0

@@ -9,12 +9,14 @@ What there is to decide with stands in `survive_pairs`. Cuts are `survive`'s.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from optimizer.costs import exposure_usd_per_h
 from optimizer.milp.flows import Program, solved
+from optimizer.milp.scale.workers import SerialWorkers, Workers
 from optimizer.milp.survive_pairs import Floats, Ground, Pairs, Positions, joined
 from optimizer.plan import Plan
 from optimizer.reach import Reach
@@ -35,28 +37,52 @@ _OVERFULL = 1e-9
 """A limit passed by less, as part of what there is of it, is one kept."""
 
 
-def certify(reach: Reach, plan: Plan) -> Plan:
+def certify(reach: Reach, plan: Plan, workers: Workers | None = None) -> Plan:
     """The plan with its certificate and the price of what is exposed; unchanged if none is asked.
 
-    As `survive_plan.certified`, with a linear problem for each loss that this leaves exposed.
+    As `survive_plan.certified`, with a linear problem for each loss that this leaves exposed;
+    `workers` solve those of all losses side by side.
     """
     if not is_asked(reach):
         return plan
     survivors = Survivors(reach, plan)
     ground = Ground(survivors, plan)
-    answers = [best_answer(ground, site_id) for site_id in survivors.losses()]
+    answers = _best_answers(ground, survivors.losses(), workers or SerialWorkers())
     return with_certificate(reach, plan, answers=answers)
 
 
 def best_answer(ground: Ground, lost_site_id: str) -> LossAnswer:
     """The nearest sites' answer to a loss, or the linear problem's where that is better."""
-    survivors = ground.survivors
-    nearest = survivors.nearest(lost_site_id)
-    if not nearest.exposed and not nearest.pushes:
-        return nearest
-    again = _Loss(ground, lost_site_id).answer()
-    before, after = (exposure_usd_per_h(survivors.reach, a.exposed) for a in (nearest, again))
-    return again if after <= before else nearest
+    return _best_answers(ground, [lost_site_id], SerialWorkers())[0]
+
+
+def _best_answers(
+    ground: Ground, lost_site_ids: Sequence[str], workers: Workers
+) -> list[LossAnswer]:
+    """Loss by loss as `best_answer`. The losses go through their rounds together, since nothing
+    but the solver lets go of the interpreter.
+    """
+    reach = ground.survivors.reach
+    found = {site_id: ground.survivors.nearest(site_id) for site_id in lost_site_ids}
+    losses = [_Loss(ground, site_id) for site_id, one in found.items() if one.exposed or one.pushes]
+    _solve(losses, workers)
+    for loss in losses:
+        nearest, again = found[loss.lost_site_id], loss.answer()
+        before, after = (exposure_usd_per_h(reach, a.exposed) for a in (nearest, again))
+        found[loss.lost_site_id] = again if after <= before else nearest
+    return list(found.values())
+
+
+def _solve(losses: Sequence[_Loss], workers: Workers) -> None:
+    """Bring each loss to its best point."""
+    for turn in range(1 + _ROUNDS):
+        if turn > 0:
+            losses = [loss for loss in losses if loss.widened()]
+        if not losses:
+            break
+        points = workers.map(solved, [loss.program() for loss in losses])
+        for loss, (values, duals) in zip(losses, points, strict=True):
+            loss.stand_at(values, duals)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,7 +95,12 @@ class _Point:
 
 
 class _Loss:
-    """One loss: the classes that may move (`free`) and the limits looked at (`tight`) so far."""
+    """One loss: the classes that may move (`free`), the limits looked at (`tight`) and the `point`
+    found with those so far.
+    """
+
+    point: _Point
+    _asked: tuple[Pairs, Positions]
 
     def __init__(self, ground: Ground, lost_site_id: str) -> None:
         survivors = ground.survivors
@@ -89,22 +120,23 @@ class _Loss:
         self.spent = np.setdiff1d(ground.positions(touched), self.free)
         moved = [c for c in asked if self._enters_elsewhere(c)]
         self.moved = ground.positions(moved)
-        self.entering = self._left(ground.pairs_of(self.left, moved))
+        entering = ground.pairs_of(self.left, moved)
+        self.entering = entering.only(np.flatnonzero(~self.lost[entering.group]))
         self.tight = ground.is_busy.copy()
 
+    def widened(self) -> bool:
+        """Whether limits that the point passes are looked at from now on, or classes join that its
+        prices say would save something.
+        """
+        passed, joining = self._passed(self.point), self._joining(self.point)
+        self.tight[passed] = True
+        self._vacate(joining)
+        self.free = np.union1d(self.free, joining)
+        return bool(len(passed) or len(joining))
+
     def answer(self) -> LossAnswer:
-        """The certificate's entries of the best point found."""
-        point = self._solve()
-        for _ in range(_ROUNDS):
-            passed = self._passed(point)
-            joining = self._joining(point)
-            if not len(passed) and not len(joining):
-                break
-            self.tight[passed] = True
-            self._vacate(joining)
-            self.free = np.union1d(self.free, joining)
-            point = self._solve()
-        ids, parts = self.ground.class_ids, dict[str, dict[int, float]]()
+        """The certificate's entries of the point."""
+        ids, parts, point = self.ground.class_ids, dict[str, dict[int, float]](), self.point
         for at in self.free:
             parts[ids[at]] = {}
         for at in np.flatnonzero(point.basis_points > 0):
@@ -122,15 +154,12 @@ class _Loss:
         """The room that some classes hold as planned is there for all that may move."""
         self.room += self.ground.held_at(classes)
 
-    def _left(self, pairs: Pairs) -> Pairs:
-        return pairs.only(np.flatnonzero(~self.lost[pairs.group]))
-
     def _pairs(self) -> Pairs:
         """The pairs of the classes that may move, at sites left."""
         stays = np.setdiff1d(self.free, self.moved)
-        return joined(self._left(self.ground.pairs_at(stays)), self.entering)
+        return joined(self.ground.pairs_at(stays, closed=self.lost), self.entering)
 
-    def _solve(self) -> _Point:
+    def program(self) -> Program:
         """min sum moving[p] y[p] + sum price[d] u[d] + sum push[k] z[k]  where
         sum_p y[p] + u[d] == wanted[d]  and  sum_p uses[p, k] y[p] - z[k] <= room[k] - others[k],
         0 <= z[k] <= others[k]: what others on busy replicas give up.
@@ -141,7 +170,8 @@ class _Loss:
         classes, count = len(self.free), len(pairs.row)
         giving = np.flatnonzero(ground.others[keys] > 0)
         columns = np.arange(classes + len(giving)) + count
-        program = Program(
+        self._asked = pairs, keys
+        return Program(
             prices=np.concatenate(
                 (self._moving(pairs), ground.price[self.free], ground.pushing[keys[giving]])
             ),
@@ -163,10 +193,13 @@ class _Loss:
             exact=ground.wanted[self.free],
             most_used=self._upper(keys),
         )
-        values, duals = solved(program)
-        prices = np.zeros(ground.limits)
-        prices[keys] = np.maximum(0.0, -duals[classes:])
-        return _Point(pairs=pairs, basis_points=values[:count], prices=prices)
+
+    def stand_at(self, values: Floats, duals: Floats) -> None:
+        """Stand at the optimum of the program: the value of each column, the price of each row."""
+        pairs, keys = self._asked
+        prices = np.zeros(self.ground.limits)
+        prices[keys] = np.maximum(0.0, -duals[len(self.free) :])
+        self.point = _Point(pairs=pairs, basis_points=values[: len(pairs.row)], prices=prices)
 
     def _upper(self, keys: Positions) -> Floats:
         """What may be used of limits before others give way, less than nothing where they overfill
@@ -196,7 +229,7 @@ class _Loss:
         ground = self.ground
         held = ground.holders(np.flatnonzero(point.prices > 0))
         others = np.setdiff1d(held, np.concatenate((self.free, self.spent)))
-        pairs = self._left(ground.pairs_at(others))
+        pairs = ground.pairs_at(others, closed=self.lost)
         uses = ground.uses(self.left, pairs, looked_at=point.prices > 0)
         paid = uses.each * point.prices[uses.key]
         worth = np.bincount(uses.pair, paid, len(pairs.row))

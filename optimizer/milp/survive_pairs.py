@@ -140,10 +140,11 @@ class Ground:
             busy=np.concatenate([np.zeros(0), *(one.busy for one in options)]),
         )
 
-    def pairs_at(self, rows: Positions) -> Pairs:
-        """The pairs of classes, positions ascending, that enter as planned."""
+    def pairs_at(self, rows: Positions, *, closed: Flags) -> Pairs:
+        """The pairs of classes, positions ascending, that enter as planned, without some groups."""
         first = self._first[rows]
-        return self.pairs.only(spans(first, self._first[rows + 1] - first))
+        at = spans(first, self._first[rows + 1] - first)
+        return self.pairs.only(at[~closed[self.pairs.group[at]]])
 
     def held_at(self, rows: Positions) -> Floats:
         """What the planned traffic of some classes uses of every limit."""
@@ -182,15 +183,16 @@ class Ground:
         """What pairs use of the limits looked at; links are followed only where one of these is."""
         if (looked_at & self.is_link).any():
             uses = self.all_uses(left, pairs)
-        else:
-            at = np.arange(len(pairs.row))
-            uses = Uses(
-                pair=np.concatenate((at, at)),
-                key=np.concatenate((self._busy_key[pairs.group], self._supply_key[pairs.group])),
-                each=np.concatenate((pairs.busy, pairs.busy * self._busy_w[pairs.group])),
-            )
-        kept = looked_at[uses.key]
-        return Uses(pair=uses.pair[kept], key=uses.key[kept], each=uses.each[kept])
+            kept = looked_at[uses.key]
+            return Uses(pair=uses.pair[kept], key=uses.key[kept], each=uses.each[kept])
+        own = np.flatnonzero(looked_at[self._busy_key][pairs.group])
+        shared = np.flatnonzero(looked_at[self._supply_key][pairs.group])
+        at, drawing = pairs.group[own], pairs.group[shared]
+        return Uses(
+            pair=np.concatenate((own, shared)),
+            key=np.concatenate((self._busy_key[at], self._supply_key[drawing])),
+            each=np.concatenate((pairs.busy[own], pairs.busy[shared] * self._busy_w[drawing])),
+        )
 
     def holders(self, keys: Positions) -> Positions:
         """Classes whose planned traffic uses any of some limits, ascending."""

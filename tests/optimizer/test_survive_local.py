@@ -11,13 +11,15 @@ from hypothesis import given, settings
 from optimizer.arcs import find_arcs
 from optimizer.costs import exposure_usd_per_h, shed_price_usd_per_h
 from optimizer.greedy import greedy_plan
+from optimizer.milp.scale.workers import ThreadWorkers
 from optimizer.milp.survive import Pairs, Recourse
-from optimizer.milp.survive_local import certify
+from optimizer.milp.survive_local import best_answer, certify
+from optimizer.milp.survive_pairs import Ground
 from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.survive import AfterLoss, check_survival
-from optimizer.survive_plan import certified
+from optimizer.survive_plan import Survivors, certified, with_certificate
 from sites.units import WHOLE_BP
 from tests.optimizer import builders as b
 
@@ -148,3 +150,14 @@ def test_equal_plans_get_equal_certificates() -> None:
         shares=dict.fromkeys((("x", A), ("y", B), ("z", C), ("w", D)), WHOLE_BP),
     )
     assert certify(Reach(problem), bare) == certify(Reach(problem), bare)
+
+
+@settings(max_examples=40, deadline=None)
+@given(b.small_problems(max_classes=6))
+def test_losses_answered_together_are_answered_as_each_alone(problem: Problem) -> None:
+    problem = priced(problem, 1.0)
+    reach, bare = Reach(problem), greedy_plan(priced(problem, 0.0), find_arcs(problem).arcs)
+    together = certify(reach, bare, ThreadWorkers(3))
+    ground = Ground(Survivors(reach, bare), bare)
+    alone = [best_answer(ground, site_id) for site_id in ground.survivors.losses()]
+    assert together == with_certificate(reach, bare, answers=alone)

@@ -17,6 +17,7 @@ from optimizer.problem import Problem
 from optimizer.reach import Reach
 from optimizer.survive import AfterLoss, uses_per_bp
 from optimizer.survive_placed import Placed
+from optimizer.verify import check_plan, judge
 from tests.optimizer import builders as b
 
 
@@ -60,3 +61,20 @@ def test_links_left_out_because_they_cannot_fill_change_nothing(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(survive_plan, "_WIDE", float("inf"))
         assert certify(reach, bare) == told
+
+
+@settings(max_examples=60, deadline=None)
+@given(b.small_problems(max_sites=5, max_classes=6), st.data())
+def test_a_reach_that_was_asked_before_judges_as_a_new_one(
+    problem: Problem, data: st.DataObject
+) -> None:
+    """Also a plan that breaks something: what a certificate looks up changes no verdict."""
+    policy = replace(problem.plan_policy, exposure_part=1.0)
+    problem = replace(problem, plan_policy=policy)
+    reach = Reach(problem)
+    plan = certify(reach, greedy_plan(problem, find_arcs(problem).arcs))
+    if plan.shares and data.draw(st.booleans()):
+        kept = data.draw(st.sampled_from(plan.shares))
+        fewer = tuple(replace(g, replicas=1) for g in plan.groups)
+        plan = replace(plan, groups=fewer, shares=(kept,), survival=plan.survival[1:])
+    assert judge(reach, plan) == check_plan(problem, plan)

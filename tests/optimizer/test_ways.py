@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -42,6 +43,19 @@ def test_the_order_of_questions_changes_no_answer(fleet: Fleet, data: st.DataObj
         rtt_ms = shuffled.rtt_ms(asked, source=source, target=target)
         assert rtt_ms == (way.rtt_ms if way else None)
         assert shuffled.way(asked, source=source, target=target) == way
+
+
+@settings(max_examples=100, deadline=None)
+@given(meshes(), st.data())
+def test_all_ways_at_once_are_as_long_as_one_by_one(fleet: Fleet, data: st.DataObject) -> None:
+    ids = [s.site_id for s in fleet.sites]
+    begun, targets = Ways(fleet), data.draw(st.lists(st.sampled_from(ids)))
+    for policy in POLICIES.values():
+        for source in ids:
+            begun.rtt_ms(policy, source=source, target=data.draw(st.sampled_from(ids)))
+            each = [Ways(fleet).rtt_ms(policy, source=source, target=t) for t in targets]
+            told = begun.all_rtt_ms(policy, source=source, targets=targets)
+            assert told == [inf if rtt_ms is None else rtt_ms for rtt_ms in each]
 
 
 def test_no_way_leads_into_or_out_of_a_country_that_is_closed() -> None:

@@ -52,8 +52,4 @@ def cleared_at(frame: Frame, known: SharedPrices, workers: Workers) -> Cleared:
 
 def still_worth(frame: Frame, known: SharedPrices) -> Positions:
     """Positions of the groups that were worth having and still exist."""
-    tables = frame.tables
-    return np.array(
-        [at for at in range(frame.groups) if tables.group_id(at) in known.group_ids],
-        dtype=np.intp,
-    )
+    return np.array(sorted(frame.tables.positions(known.group_ids).values()), dtype=np.intp)

@@ -7,13 +7,16 @@ works on it, so that a fleet's arcs are never all held at once.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.sweep import Sweep
-from optimizer.tables import Floats
+from optimizer.tables import Floats, ints
+
+_NO_GROUP = ints(())
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +39,8 @@ class ComponentArcs:
 
     def only(self, kept: NDArray[np.bool_]) -> ComponentArcs:
         """The arcs of a mask."""
+        if kept.all():  # a sweep's arcs mostly are, and are long
+            return self
         row = self.row[kept]
         return ComponentArcs(
             classes=self.classes,
@@ -68,15 +73,19 @@ def _swept(frame: Frame, sweep: Sweep, classes: Positions) -> ComponentArcs:
     found = [sweep.arcs_of(int(at)) for at in classes]
     counts = np.array([len(one.group) for one in found], dtype=np.intp)
     row = np.repeat(np.arange(len(classes)), counts)
-    rate = frame.rate[classes][row]
-    none = np.zeros(0)
+    rate, none = frame.rate[classes][row], np.zeros(0)
+    # in place: fresh memory for millions of arcs takes longer than their arithmetic
+    busy = np.concatenate([none, *(one.replica_seconds for one in found)])
+    busy *= rate
+    network_usd_per_h = np.concatenate([none, *(one.network_usd_per_h for one in found)])
+    network_usd_per_h *= rate
     return ComponentArcs(
         classes=classes,
         start=np.cumsum(counts) - counts,
         row=row,
-        group=np.concatenate([none, *(one.group for one in found)]).astype(np.intp),
-        busy=np.concatenate([none, *(one.replica_seconds for one in found)]) * rate,
-        network_usd_per_h=np.concatenate([none, *(one.network_usd_per_h for one in found)]) * rate,
+        group=np.concatenate([_NO_GROUP, *(one.group for one in found)]).astype(np.intp),
+        busy=busy,
+        network_usd_per_h=network_usd_per_h,
     )
 
 
@@ -106,12 +115,27 @@ def flow_price(frame: Frame, arcs: ComponentArcs, prices: Prices) -> Floats:
 
 
 def cheapest(arcs: ComponentArcs, price: Floats, count: int) -> NDArray[np.bool_]:
-    """Mask of each class's `count` cheapest arcs (ties: the earlier group)."""
-    order = np.lexsort((np.arange(arcs.count), price, arcs.row))
-    rank = np.empty(arcs.count, dtype=np.intp)
-    rank[order] = np.arange(arcs.count) - arcs.start[arcs.row[order]]
-    kept: NDArray[np.bool_] = rank < count
+    """Mask of each class's `count` cheapest arcs (ties: the earlier group); none at an infinite
+    price.
+    """
+    kept = np.zeros(arcs.count, dtype=np.bool_)
+    found = np.flatnonzero((price <= _last_of(arcs, price, count)[arcs.row]) & (price < np.inf))
+    found = found[np.lexsort((price[found], arcs.row[found]))]
+    ranked = arcs.row[found]
+    kept[found[np.arange(len(ranked)) - np.searchsorted(ranked, ranked) < count]] = True
     return kept
+
+
+def _last_of(arcs: ComponentArcs, price: Floats, count: int) -> Floats:
+    """The price of each class's `count`-th cheapest arc, inf where it has no more: who costs more
+    need not be sorted.
+    """
+    last: Floats = np.full(len(arcs.classes), np.inf)
+    bounds = [*arcs.start.tolist(), arcs.count]
+    for row, (first, end) in enumerate(pairwise(bounds)):
+        if end - first > count:
+            last[row] = np.partition(price[first:end], count - 1)[count - 1]
+    return last
 
 
 def cheapest_sites(

@@ -78,8 +78,7 @@ class Exposure:
     By rank: `classes`, `price` (of the whole class exposed to one loss, USD/h), `asked[rank, site]`
     (whether the rank speaks of the loss of a site), `cover[rank, site]`, `alone` (what each rank by
     itself is exposed to, USD/h). The first `own` ranks are of the losses that leave a class its
-    ingress. `of_entry` is the class of each entry; `settled`
-    says at what state a component was found to lack no cut (`contention`).
+    ingress. `settled` says at what state a component was found to lack no cut (`contention`).
     """
 
     def __init__(self, frame: Frame) -> None:
@@ -90,14 +89,13 @@ class Exposure:
         self.classes = np.concatenate([protected, protected])
         self._rank = np.full(len(frame.rate), -1)
         self._rank[protected] = np.arange(self.own)
-        found = self._entries()
+        sites = np.zeros((len(self.classes), len(frame.budget_kw)), dtype=np.bool_)
+        found = self._entries(sites)
         order = np.argsort(found.group, kind="stable")
         self.entries = Entries(
             rank=found.rank[order], group=found.group[order], fill=found.fill[order]
         )
-        self._first = np.searchsorted(found.group[order], np.arange(frame.groups + 1))
-        sites = np.zeros((len(self.classes), len(frame.budget_kw)), dtype=np.bool_)
-        sites[found.rank, frame.site[found.group]] = True
+        self._first = np.searchsorted(self.entries.group, np.arange(frame.groups + 1))
         is_own = np.arange(len(self.classes)) < self.own
         answered = sites.sum(axis=1) > is_own
         self.price = np.where(answered, part * frame.shed_usd_per_h[self.classes], 0.0)
@@ -107,11 +105,11 @@ class Exposure:
         self.replicas = np.zeros(frame.groups)
         self.alone = np.zeros(len(self.classes))
         self._shed = np.ones(len(frame.rate))
-        self.of_entry = self.classes[self.entries.rank]
         self.cuts: list[Cut] = []
         self.settled: dict[int, bytes] = {}
 
-    def _entries(self) -> Entries:
+    def _entries(self, reached: NDArray[np.bool_]) -> Entries:
+        """All protected arcs, component by component; sites a rank has one to are `reached`."""
         none, empty = np.zeros(0, dtype=np.intp), np.zeros(0)
         found = [Entries(rank=none, group=none, fill=empty)]
         for component in self.frame.components:
@@ -119,6 +117,8 @@ class Exposure:
             found.append(self._entries_of(component_arcs(self.frame, classes), beyond=0))
             moved = next_ingress_arcs(self.frame, classes)
             found.append(self._entries_of(moved, beyond=self.own))
+            for one in found[-2:]:
+                reached[one.rank, self.frame.site[one.group]] = True
         return Entries(
             rank=np.concatenate([one.rank for one in found]),
             group=np.concatenate([one.group for one in found]),
@@ -126,11 +126,10 @@ class Exposure:
         )
 
     def _entries_of(self, arcs: ComponentArcs, *, beyond: int) -> Entries:
-        return Entries(
-            rank=self._rank[arcs.classes[arcs.row]] + beyond,
-            group=arcs.group,
-            fill=self.frame.rateable[arcs.group] / np.maximum(arcs.busy, 1e-12),
-        )
+        fill = self.frame.rateable[arcs.group]
+        fill /= np.maximum(arcs.busy, 1e-12)
+        rank = self._rank[arcs.classes] + beyond
+        return Entries(rank=rank[arcs.row], group=arcs.group, fill=fill)
 
     def arcs_of(self, rank: int) -> tuple[Positions, Floats]:
         """Groups that could answer a rank, and how much of its class a replica takes (`fill`)."""
@@ -141,7 +140,7 @@ class Exposure:
         """Mask of the entries of some classes."""
         some = np.zeros(len(self.frame.rate), dtype=np.bool_)
         some[classes] = True
-        mask: NDArray[np.bool_] = some[self.of_entry]
+        mask: NDArray[np.bool_] = some[self.classes][self.entries.rank]
         return mask
 
     def spare(self, work_price: Floats, count: int) -> Positions:

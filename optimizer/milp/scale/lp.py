@@ -14,6 +14,7 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from optimizer.milp.stopping import Deadline
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -320,6 +321,8 @@ def search(
     index, value = start
     _must(highs.setSolution(len(index), index.astype(np.int32), value), "take the start")
     interruptible(highs, is_over)
+    if isinstance(is_over, Deadline):  # what it searches apart (RENS, RINS) asks nobody
+        _must(highs.setOptionValue("time_limit", is_over.left_s()), "limit its time")
     _must(highs.run(), "run")
     return _answer(highs).values
 

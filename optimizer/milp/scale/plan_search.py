@@ -181,8 +181,8 @@ def sites_in_reach(frame: Frame, workers: Workers) -> NDArray[np.bool_]:
     reach = np.zeros((len(frame.rate), len(frame.budget_kw)), dtype=np.bool_)
 
     def mark(classes: Positions) -> None:
-        arcs = component_arcs(frame, classes)
-        reach[classes[arcs.row], frame.site[arcs.group]] = True
+        for at in classes.tolist():
+            reach[at, frame.site[frame.sweep.arcs_of(at).group]] = True
 
     workers.map(mark, frame.components)
     return reach

@@ -30,15 +30,13 @@ def take_up(search: Search, plan: Plan | None) -> None:
     plan to fall back on), then as well as all of it can. Where few replicas may move, those that
     run take the place of a plan that moves too many.
     """
-    frame, ledger, tables = search.frame, search.ledger, search.frame.tables
+    frame, ledger = search.frame, search.ledger
     planned = () if plan is None else plan.groups
-    sites = {one.group.site_id for one in planned}
-    here = [at for at, site_id in enumerate(tables.sites.ids) if site_id in sites]
-    near = np.flatnonzero(np.isin(frame.site, here))
     wanted = {one.group.group_id: one.replicas for one in planned}
-    named = {tables.group_id(int(at)): int(at) for at in near}
-    group = np.array(sorted(named[i] for i in set(wanted) & set(named)), dtype=np.intp)
-    replicas = np.array([float(wanted[tables.group_id(int(at))]) for at in group])
+    named = frame.tables.positions(wanted)
+    stood = sorted((at, float(wanted[group_id])) for group_id, at in named.items())
+    group = np.array([at for at, _ in stood], dtype=np.intp)
+    replicas = np.array([count for _, count in stood])
     moves = frame.running.sum() + np.abs(replicas - frame.running[group]).sum()
     moves -= frame.running[group].sum()
     if moves > frame.caps.moves:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from optimizer.milp.scale import lp
+from optimizer.milp.stopping import Deadline, never
 
 
 def room_or_shed(costs: list[int], covers: list[int], *, demand: int, room: int) -> Any:
@@ -60,3 +61,32 @@ def test_a_dive_rounds_up_what_is_cheap_and_down_what_does_not_fit() -> None:
 def test_a_dive_that_is_stopped_has_no_point() -> None:
     made = room_or_shed([3, 2], [4, 9], demand=15, room=3)
     assert lp.dive(made, whole=np.arange(2), is_over=lambda: True) is None
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(small, small), min_size=1, max_size=5), st.integers(0, 60), small)
+def test_a_search_with_time_enough_finds_what_one_without_limit_does(
+    pairs: list[tuple[int, int]], demand: int, room: int
+) -> None:
+    costs, covers = [c for c, _ in pairs], [c for _, c in pairs]
+    made = room_or_shed(costs, covers, demand=demand, room=room)
+    start = np.arange(len(pairs)), np.zeros(len(pairs))
+    far = Deadline(spent=lambda: 0.5, part=0.75, limit_s=1e6)
+    found = [
+        lp.search(made, gap=0.0, nodes=50, seed=1, start=start, is_over=is_over, thorough=True)
+        for is_over in (far, never)
+    ]
+    assert found[0] is not None and found[1] is not None
+    assert found[0].tolist() == found[1].tolist()
+
+
+def test_a_deadline_knows_the_seconds_left() -> None:
+    spent = 0.25
+    deadline = Deadline(spent=lambda: spent, part=0.75, limit_s=10.0)
+    assert not deadline() and deadline.left_s() == 5.0
+    spent = 0.8
+    assert deadline() and deadline.left_s() == 0.0
+    without = Deadline(spent=lambda: 0.0, part=0.75, limit_s=np.inf)
+    assert not without() and without.left_s() == np.inf
+    interrupted = Deadline(spent=lambda: 1.0, part=0.75, limit_s=np.inf)
+    assert interrupted() and interrupted.left_s() == 0.0
