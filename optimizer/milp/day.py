@@ -116,8 +116,10 @@ class HoursAnswer:
         return fsum(one.plan.cost.total_usd_per_h * PERIOD_H for one in self.periods)
 
 
-def formulate_hours(asked: Horizon) -> tuple[Formulation, ...]:
-    """Variables, rows and cost of consecutive hours. Needs at least one."""
+def formulate_hours(
+    asked: Horizon, cuts: Sequence[Sequence[SurvivalCut]] = ()
+) -> tuple[Formulation, ...]:
+    """Variables, rows and cost of consecutive hours, with cuts of the first. Needs at least one."""
     horizon = start_horizon(_period_inputs(asked), pending=asked.pending)
     add_rows(horizon[0])
     add_cost(horizon[0])
@@ -126,6 +128,9 @@ def formulate_hours(asked: Horizon) -> tuple[Formulation, ...]:
             replicas.domain = pyo.NonNegativeReals
         for opened in f.model.open.values():
             opened.domain = pyo.UnitInterval
+    for f, of_hour in zip(horizon, cuts, strict=False):
+        if of_hour:
+            add_cuts(f, of_hour)
     return horizon
 
 
@@ -154,7 +159,7 @@ def search_hours(
     guess = tuple(start or ())
     for turn in range(_MOST_ROUNDS + keeps_start):
         holds = keeps_start and turn == 0
-        horizon = _formulated(asked, cuts)
+        horizon = formulate_hours(asked, cuts)
         if holds:
             hold(horizon, guess)
         among = None if near is None or holds else {*near, *chain(*guess)}
@@ -188,14 +193,6 @@ def search_hours(
             return replace(best, hit_limit=best.hit_limit or (TIME_LIMIT if holds else ""))
         guess = tuple(replicas_of(one) for one in best.periods)
     return replace(best, hit_limit=best.hit_limit or "survival_rounds")
-
-
-def _formulated(asked: Horizon, cuts: Sequence[Sequence[SurvivalCut]]) -> tuple[Formulation, ...]:
-    horizon = formulate_hours(asked)
-    for f, of_hour in zip(horizon, cuts, strict=False):
-        if of_hour:
-            add_cuts(f, of_hour)
-    return horizon
 
 
 def _usd(found: HoursAnswer, sees_all: bool) -> float:
