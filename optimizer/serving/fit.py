@@ -23,9 +23,9 @@ from optimizer.serving.roofline import (
     Shape,
     output_tok_s,
     prefill_s,
-    prompt_s,
     shape_of,
     step_s,
+    token_s,
 )
 from optimizer.serving.specs import PRECISIONS, AcceleratorSpec, Architecture
 
@@ -46,6 +46,8 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "decode_flops": _EVERY,
     "prefill_flops": _EVERY,
     "layer_s": (*_EVERY, "split"),
+    "request_s": ("all", "family", "accelerator", "framework", "pair"),
+    "stream_s": ("all", "family", "accelerator", "framework", "pair"),
     "link": ("all", "family", "accelerator", "framework"),
     "start_s": ("all", "family", "framework"),
     "bench": ("table",),
@@ -55,8 +57,13 @@ HUBER = 1.5
 CROWD = 0.5
 """Power of a group's size that its measurements are weighed down by: 0 none, 1 groups equal."""
 
+SERVED_TABLES = frozenset(
+    ("accelmark-interactive", "accelmark-online", "accelmark-sustained", "edge", "ml-energy")
+)
+"""Tables of servers that stream to clients; the others time whole batches or steps."""
+
 STEADY_TABLES = frozenset(("argonne", "argonne-power", "ml-energy", "edge"))
-ROUNDS = 12
+ROUNDS = 60
 MOVE_MOST = 0.5
 SETTLED = 1e-4
 DIFFERENCE = 1e-4
@@ -107,6 +114,7 @@ def observations(
             input_tokens=one.input_tokens,
             output_tokens=one.output_tokens,
             concurrency=one.concurrency,
+            served=one.table in SERVED_TABLES,
         )
         ran = replace(case, together=True)
         if one.output_tok_s:
@@ -155,8 +163,7 @@ def predict(shape: Shape, eff: Efficiency, bench: Array, kinds: Mapping[str, Row
         elif kind == "step":
             said[chosen] = np.log(step_s(part, known))
         elif kind == "tpot":
-            busy = part.batch * prompt_s(part, known) / part.output_tokens
-            said[chosen] = np.log(step_s(part, known) + np.where(part.batch > 1, busy, 0.0))
+            said[chosen] = np.log(token_s(part, known))
         else:
             first = prefill_s(part, known, batch=part.batch)
             said[chosen] = np.log(first + np.exp(known.start_s))
@@ -233,16 +240,34 @@ class Problem:
         loud = np.maximum(1.0, np.abs(residual) / (HUBER * NOISE))
         return jacobian[:, :-1], residual, self.weight / loud / NOISE**2
 
+    def _loss(self, beta: Array) -> float:
+        """What the fit makes least: Huber's loss of the residuals and the ridge."""
+        size = np.abs(self.value - self.said(beta)) / NOISE
+        each = np.where(size <= HUBER, size**2 / 2, HUBER * (size - HUBER / 2))
+        return float(self.weight @ each + np.sum((beta / self.spread) ** 2) / 2)
+
     def solve(self) -> Array:
-        """Effects that explain the observations: Gauss-Newton, ridge, Huber's weights."""
+        """Effects that explain the observations: Gauss-Newton, ridge, Huber's weights.
+
+        A step that would raise the loss is halved until it does not: without that the terms that
+        stand in for each other (decode arithmetic against time per layer) swing for ever.
+        """
         beta = np.zeros(len(self.columns))
+        loss = self._loss(beta)
         for _ in range(ROUNDS):
             jacobian, residual, weight = self._linearised(beta)
             weighed = jacobian * weight[:, None]
             normal = weighed.T @ jacobian + np.diag(self.spread**-2)
             move = np.linalg.solve(normal, weighed.T @ residual - beta / self.spread**2)
-            beta = beta + np.clip(move, -MOVE_MOST, MOVE_MOST)
-            if float(np.max(np.abs(move), initial=0.0)) < SETTLED:
+            move = np.clip(move, -MOVE_MOST, MOVE_MOST)
+            after = self._loss(beta + move)
+            while after > loss and np.max(np.abs(move)) > SETTLED:
+                move = move / 2
+                after = self._loss(beta + move)
+            if after > loss:
+                break
+            beta, gained, loss = beta + move, loss - after, after
+            if gained < SETTLED:
                 break
         return beta
 

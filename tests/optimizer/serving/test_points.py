@@ -62,7 +62,7 @@ def measured(concurrency: float, tok_s: float, watts: float | None = None) -> Me
 
 
 def test_own_measurements_come_back_at_their_batch() -> None:
-    own = [measured(1, 110, 300), measured(16, 1500, 450), measured(64, 4800, 640)]
+    own = [measured(1, 160, 300), measured(16, 1500, 450), measured(64, 4800, 640)]
     library = LIBRARY.with_measurements(own)
     asked = query(architecture=LIBRARY.models["qwen3-4b"], input_tokens=500.0, output_tokens=500.0)
     for one in own:
