@@ -65,6 +65,7 @@ SERVED_TABLES = frozenset(
 STEADY_TABLES = frozenset(("argonne", "argonne-power", "ml-energy", "edge"))
 ROUNDS = 60
 MOVE_MOST = 0.5
+LEFT_OUT_STEPS = 8
 SETTLED = 1e-4
 DIFFERENCE = 1e-4
 
@@ -240,33 +241,37 @@ class Problem:
         loud = np.maximum(1.0, np.abs(residual) / (HUBER * NOISE))
         return jacobian[:, :-1], residual, self.weight / loud / NOISE**2
 
-    def _loss(self, beta: Array) -> float:
+    def _loss(self, beta: Array, *, keep: Rows) -> float:
         """What the fit makes least: Huber's loss of the residuals and the ridge."""
         size = np.abs(self.value - self.said(beta)) / NOISE
         each = np.where(size <= HUBER, size**2 / 2, HUBER * (size - HUBER / 2))
-        return float(self.weight @ each + np.sum((beta / self.spread) ** 2) / 2)
+        return float((self.weight * keep) @ each + np.sum((beta / self.spread) ** 2) / 2)
+
+    def _stepped(self, beta: Array, move: Array, *, keep: Rows) -> tuple[Array, float]:
+        """The effects after a step, and how far the loss fell.
+
+        A step that would raise the loss is halved until it does not: without that, terms that
+        stand in for each other (decode arithmetic and time per layer) swing for ever.
+        """
+        loss = self._loss(beta, keep=keep)
+        move = np.clip(move, -MOVE_MOST, MOVE_MOST)
+        while float(np.max(np.abs(move), initial=0.0)) > SETTLED:
+            after = self._loss(beta + move, keep=keep)
+            if after <= loss:
+                return beta + move, loss - after
+            move = move / 2
+        return beta, 0.0
 
     def solve(self) -> Array:
-        """Effects that explain the observations: Gauss-Newton, ridge, Huber's weights.
-
-        A step that would raise the loss is halved until it does not: without that the terms that
-        stand in for each other (decode arithmetic against time per layer) swing for ever.
-        """
+        """Effects that explain the observations: Gauss-Newton, ridge, Huber's weights."""
         beta = np.zeros(len(self.columns))
-        loss = self._loss(beta)
+        everyone = np.ones(len(self.value), dtype=np.bool_)
         for _ in range(ROUNDS):
             jacobian, residual, weight = self._linearised(beta)
             weighed = jacobian * weight[:, None]
             normal = weighed.T @ jacobian + np.diag(self.spread**-2)
             move = np.linalg.solve(normal, weighed.T @ residual - beta / self.spread**2)
-            move = np.clip(move, -MOVE_MOST, MOVE_MOST)
-            after = self._loss(beta + move)
-            while after > loss and np.max(np.abs(move)) > SETTLED:
-                move = move / 2
-                after = self._loss(beta + move)
-            if after > loss:
-                break
-            beta, gained, loss = beta + move, loss - after, after
+            beta, gained = self._stepped(beta, move, keep=everyone)
             if gained < SETTLED:
                 break
         return beta
@@ -274,19 +279,35 @@ class Problem:
     def left_out(self, beta: Array, groups: Sequence[Rows]) -> Array:
         """Logarithmic errors of each group predicted from all the others (NaN: in no group).
 
-        One Newton step from the full fit without the group's part of the normal equations; its
-        own effects have then no data and fall back to their ridge.
+        From the full fit, LEFT_OUT_STEPS steps without the group's rows: the curvature is that of
+        the full fit less the group's part, the slope is taken anew from the rest at each step, so
+        that Huber's weights forget the group too. Its own effects have no data and fall back to
+        their ridge.
         """
-        jacobian, residual, weight = self._linearised(beta)
+        jacobian, _, weight = self._linearised(beta)
         weighed = jacobian * weight[:, None]
         normal = weighed.T @ jacobian + np.diag(self.spread**-2)
-        slope = weighed.T @ residual - beta / self.spread**2
         errors = np.full(len(self.value), np.nan)
         for out in groups:
-            rest = normal - weighed[out].T @ jacobian[out]
-            move = np.linalg.solve(rest, slope - weighed[out].T @ residual[out])
-            errors[out] = (self.said(beta + move) - self.value)[out]
+            inverse = np.linalg.inv(normal - weighed[out].T @ jacobian[out])
+            without = beta
+            for _ in range(LEFT_OUT_STEPS):
+                move = inverse @ self._downhill(without, keep=~out)
+                without, _ = self._stepped(without, move, keep=~out)
+            errors[out] = (self.said(without) - self.value)[out]
         return errors
+
+    def _downhill(self, beta: Array, *, keep: Rows) -> Array:
+        """The loss's slope, downwards, where only some rows count."""
+        terms = self.terms(beta)
+        said = predict(self.shape, Efficiency(*terms[:-1]), terms[-1], self.kinds)
+        residual = self.value - said
+        pull = self.weight * keep * np.clip(residual, -HUBER * NOISE, HUBER * NOISE) / NOISE**2
+        slope = np.zeros(len(beta) + 1)
+        for term, slopes in zip(TERMS, self._slopes(terms, said), strict=True):
+            for column in self.index[term].T:
+                slope += np.bincount(column % len(slope), pull * slopes, minlength=len(slope))
+        return slope[:-1] - beta / self.spread**2
 
     def effects(self, beta: Array) -> Effects:
         """The fitted numbers by term, level and key, small ones dropped."""
