@@ -303,11 +303,12 @@ class Problem:
         said = predict(self.shape, Efficiency(*terms[:-1]), terms[-1], self.kinds)
         residual = self.value - said
         pull = self.weight * keep * np.clip(residual, -HUBER * NOISE, HUBER * NOISE) / NOISE**2
-        slope = np.zeros(len(beta) + 1)
+        slope: Array = np.zeros(len(beta) + 1)  # the last: rows that feel no effect of a level
         for term, slopes in zip(TERMS, self._slopes(terms, said), strict=True):
             for column in self.index[term].T:
                 slope += np.bincount(column % len(slope), pull * slopes, minlength=len(slope))
-        return slope[:-1] - beta / self.spread**2
+        falling: Array = slope[:-1] - beta / self.spread**2
+        return falling
 
     def effects(self, beta: Array) -> Effects:
         """The fitted numbers by term, level and key, small ones dropped."""
