@@ -81,6 +81,20 @@ def test_own_measurements_come_back_at_their_batch() -> None:
         assert "our lab" in found.source
 
 
+def test_of_versions_of_an_engine_the_newest_answers() -> None:
+    """0.10 comes after 0.9, though not in the alphabet."""
+    own = [
+        replace(measured(16, rate), framework=framework)
+        for framework, rate in (("vllm-0.9-2026", 900.0), ("vllm-0.10-2026", 1500.0))
+    ]
+    for tables in (own, own[::-1]):
+        found = LIBRARY.with_measurements(tables).group_of(
+            accelerator="h100", accelerators=1, model="qwen3-4b", precision="bf16", lengths=(500, 9)
+        )
+        assert found is not None
+        assert found.framework == "vllm-0.10-2026"
+
+
 def test_measured_and_estimated_pairs_say_which_they_are() -> None:
     assert not point().estimated
     assert "measured" in point().source
