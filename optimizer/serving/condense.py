@@ -30,10 +30,10 @@ from optimizer.serving.roofline import (
     Case,
     Efficiency,
     Shape,
-    output_tok_s,
     prefill_s,
     shape_of,
     step_s,
+    token_s,
 )
 from optimizer.serving.specs import AcceleratorSpec, Architecture
 from optimizer.serving.table import MeasurementFileError, Row, rows
@@ -185,7 +185,7 @@ def online_ratios(fitted: Fitted, *, name: str, percentile: float) -> list[float
         and one.accelerator in fitted.accelerators
         and one.model in fitted.models
     ]
-    said = mean_times(fitted, chosen, _TTFT if name == "ttft" else _TPOT)
+    said = mean_times(fitted, chosen, _TTFT if name == "ttft" else token_s)
     values = [(m.ttft_ms if name == "ttft" else m.tpot_ms) or 1.0 for m in chosen]
     return [value / 1e3 / float(mean) for value, mean in zip(values, said, strict=True)]
 
@@ -194,11 +194,6 @@ def _TTFT(shape: Shape, eff: Efficiency) -> Array:  # noqa: N802 - a formula, na
     alone = shape._replace(batch=np.ones_like(shape.batch))
     first: Array = prefill_s(alone, eff, batch=alone.batch) + np.exp(eff.start_s)
     return first + step_s(shape, eff)
-
-
-def _TPOT(shape: Shape, eff: Efficiency) -> Array:  # noqa: N802
-    mean: Array = shape.batch / output_tok_s(shape, eff)
-    return mean
 
 
 def mean_times(

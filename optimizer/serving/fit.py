@@ -23,9 +23,9 @@ from optimizer.serving.roofline import (
     Shape,
     output_tok_s,
     prefill_s,
-    prompt_s,
     shape_of,
     step_s,
+    token_s,
 )
 from optimizer.serving.specs import PRECISIONS, AcceleratorSpec, Architecture
 
@@ -46,6 +46,8 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "decode_flops": _EVERY,
     "prefill_flops": _EVERY,
     "layer_s": (*_EVERY, "split"),
+    "request_s": ("all", "family", "accelerator", "framework", "pair"),
+    "stream_s": ("all", "family", "accelerator", "framework", "pair"),
     "link": ("all", "family", "accelerator", "framework"),
     "start_s": ("all", "family", "framework"),
     "bench": ("table",),
@@ -55,9 +57,15 @@ HUBER = 1.5
 CROWD = 0.5
 """Power of a group's size that its measurements are weighed down by: 0 none, 1 groups equal."""
 
+SERVED_TABLES = frozenset(
+    ("accelmark-interactive", "accelmark-online", "accelmark-sustained", "edge", "ml-energy")
+)
+"""Tables of servers that stream to clients; the others time whole batches or steps."""
+
 STEADY_TABLES = frozenset(("argonne", "argonne-power", "ml-energy", "edge"))
-ROUNDS = 12
+ROUNDS = 60
 MOVE_MOST = 0.5
+LEFT_OUT_STEPS = 8
 SETTLED = 1e-4
 DIFFERENCE = 1e-4
 
@@ -107,6 +115,7 @@ def observations(
             input_tokens=one.input_tokens,
             output_tokens=one.output_tokens,
             concurrency=one.concurrency,
+            served=one.table in SERVED_TABLES,
         )
         ran = replace(case, together=True)
         if one.output_tok_s:
@@ -155,8 +164,7 @@ def predict(shape: Shape, eff: Efficiency, bench: Array, kinds: Mapping[str, Row
         elif kind == "step":
             said[chosen] = np.log(step_s(part, known))
         elif kind == "tpot":
-            busy = part.batch * prompt_s(part, known) / part.output_tokens
-            said[chosen] = np.log(step_s(part, known) + np.where(part.batch > 1, busy, 0.0))
+            said[chosen] = np.log(token_s(part, known))
         else:
             first = prefill_s(part, known, batch=part.batch)
             said[chosen] = np.log(first + np.exp(known.start_s))
@@ -233,35 +241,74 @@ class Problem:
         loud = np.maximum(1.0, np.abs(residual) / (HUBER * NOISE))
         return jacobian[:, :-1], residual, self.weight / loud / NOISE**2
 
+    def _loss(self, beta: Array, *, keep: Rows) -> float:
+        """What the fit makes least: Huber's loss of the residuals and the ridge."""
+        size = np.abs(self.value - self.said(beta)) / NOISE
+        each = np.where(size <= HUBER, size**2 / 2, HUBER * (size - HUBER / 2))
+        return float((self.weight * keep) @ each + np.sum((beta / self.spread) ** 2) / 2)
+
+    def _stepped(self, beta: Array, move: Array, *, keep: Rows) -> tuple[Array, float]:
+        """The effects after a step, and how far the loss fell.
+
+        A step that would raise the loss is halved until it does not: without that, terms that
+        stand in for each other (decode arithmetic and time per layer) swing for ever.
+        """
+        loss = self._loss(beta, keep=keep)
+        move = np.clip(move, -MOVE_MOST, MOVE_MOST)
+        while float(np.max(np.abs(move), initial=0.0)) > SETTLED:
+            after = self._loss(beta + move, keep=keep)
+            if after <= loss:
+                return beta + move, loss - after
+            move = move / 2
+        return beta, 0.0
+
     def solve(self) -> Array:
         """Effects that explain the observations: Gauss-Newton, ridge, Huber's weights."""
         beta = np.zeros(len(self.columns))
+        everyone = np.ones(len(self.value), dtype=np.bool_)
         for _ in range(ROUNDS):
             jacobian, residual, weight = self._linearised(beta)
             weighed = jacobian * weight[:, None]
             normal = weighed.T @ jacobian + np.diag(self.spread**-2)
             move = np.linalg.solve(normal, weighed.T @ residual - beta / self.spread**2)
-            beta = beta + np.clip(move, -MOVE_MOST, MOVE_MOST)
-            if float(np.max(np.abs(move), initial=0.0)) < SETTLED:
+            beta, gained = self._stepped(beta, move, keep=everyone)
+            if gained < SETTLED:
                 break
         return beta
 
     def left_out(self, beta: Array, groups: Sequence[Rows]) -> Array:
         """Logarithmic errors of each group predicted from all the others (NaN: in no group).
 
-        One Newton step from the full fit without the group's part of the normal equations; its
-        own effects have then no data and fall back to their ridge.
+        From the full fit, LEFT_OUT_STEPS steps without the group's rows: the curvature is that of
+        the full fit less the group's part, the slope is taken anew from the rest at each step, so
+        that Huber's weights forget the group too. Its own effects have no data and fall back to
+        their ridge.
         """
-        jacobian, residual, weight = self._linearised(beta)
+        jacobian, _, weight = self._linearised(beta)
         weighed = jacobian * weight[:, None]
         normal = weighed.T @ jacobian + np.diag(self.spread**-2)
-        slope = weighed.T @ residual - beta / self.spread**2
         errors = np.full(len(self.value), np.nan)
         for out in groups:
-            rest = normal - weighed[out].T @ jacobian[out]
-            move = np.linalg.solve(rest, slope - weighed[out].T @ residual[out])
-            errors[out] = (self.said(beta + move) - self.value)[out]
+            inverse = np.linalg.inv(normal - weighed[out].T @ jacobian[out])
+            without = beta
+            for _ in range(LEFT_OUT_STEPS):
+                move = inverse @ self._downhill(without, keep=~out)
+                without, _ = self._stepped(without, move, keep=~out)
+            errors[out] = (self.said(without) - self.value)[out]
         return errors
+
+    def _downhill(self, beta: Array, *, keep: Rows) -> Array:
+        """The loss's slope, downwards, where only some rows count."""
+        terms = self.terms(beta)
+        said = predict(self.shape, Efficiency(*terms[:-1]), terms[-1], self.kinds)
+        residual = self.value - said
+        pull = self.weight * keep * np.clip(residual, -HUBER * NOISE, HUBER * NOISE) / NOISE**2
+        slope: Array = np.zeros(len(beta) + 1)  # the last: rows that feel no effect of a level
+        for term, slopes in zip(TERMS, self._slopes(terms, said), strict=True):
+            for column in self.index[term].T:
+                slope += np.bincount(column % len(slope), pull * slopes, minlength=len(slope))
+        falling: Array = slope[:-1] - beta / self.spread**2
+        return falling
 
     def effects(self, beta: Array) -> Effects:
         """The fitted numbers by term, level and key, small ones dropped."""

@@ -6,7 +6,7 @@ used unless all of it is right.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from optimizer.serving import importers
@@ -104,13 +104,35 @@ FORMATS = (
 NAMES = tuple(one.name for one in FORMATS)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """Names of which more is known than a table says: specification, architecture, bytes."""
+
+    accelerators: Collection[str]
+    models: Collection[str]
+    precisions: Collection[str]
+
+    def check(self, row: Row, one: Measurement) -> None:
+        """Note each name of a measurement that is not known, at the cell that gave it."""
+        for columns, name, names, lacks in (
+            (("accelerator", "gpu", "hardware"), one.accelerator, self.accelerators,
+             "specification"),
+            (("model",), one.model, self.models, "architecture"),
+            (("precision",), one.precision, self.precisions, "size per parameter"),
+        ):  # fmt: skip
+            if name not in names:
+                column = next(c for c in columns if c in row.columns)
+                hint = did_you_mean(name, names) or "; `hinterland points show --names` lists them"
+                row.fault(column, f"{name!r} has no {lacks} here{hint}")
+
+
 def read_tables(
-    files: Iterable[tuple[str, bytes]], *, format_name: str = ""
+    files: Iterable[tuple[str, bytes]], *, format_name: str = "", known: Known | None = None
 ) -> tuple[Measurement, ...]:
     """Measurements of (file name, content) pairs, in order; the format guessed from the header.
 
-    Raises MeasurementFileError with every fault of all files, as file:line:column (the column of a
-    table counts cells), and imports nothing then.
+    `known`: a name that is not in it is a fault too. Raises MeasurementFileError with every fault
+    of all files, as file:line:column (the column of a table counts cells), and imports nothing.
     """
     faults: list[Fault] = []
     found: list[Measurement] = []
@@ -120,7 +142,10 @@ def read_tables(
             continue
         before = len(found)
         for row in rows(content, file=file, faults=faults):
-            found += _read(chosen, row)
+            ones = _read(chosen, row)
+            if known is not None and ones:  # a row's measurements share their names
+                known.check(row, ones[0])
+            found += ones
         if len(found) == before and not any(one.file == file for one in faults):
             faults.append(_whole(file, f"no row of this {chosen.name} table is a measurement"))
     if faults:

@@ -8,18 +8,34 @@ are `names`'.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from optimizer.serving.measurement import Measurement
 from optimizer.serving.names import accelerator_name, framework_name, model_name, precision_name
 from optimizer.serving.table import Row
 from sites.units import MS_PER_S
 
-ACCELMARK_TOKENS = {"D": (28_000.0, 250.0)}
-ACCELMARK_TOKENS_USUAL = (280.0, 310.0)
-"""Median input and output tokens of AccelMark's suites; D's output from total over output rate."""
 
-ACCELMARK_DEPTH = 100.0
-"""Requests AccelMark's offline runs queue at once, whatever their concurrency column says."""
+class Suite(NamedTuple):
+    """What an AccelMark suite sends: mean tokens of a request, and requests in a run."""
+
+    input_tokens: float
+    output_tokens: float
+    queued: float
+    sent: float
+
+
+_USUAL = Suite(265.0, 350.0, queued=100.0, sent=300.0)
+ACCELMARK_SUITES = {
+    "B": _USUAL._replace(sent=200.0),
+    "D": Suite(28_640.0, 256.0, queued=50.0, sent=200.0),
+    "E": _USUAL._replace(queued=150.0),
+    "F": Suite(103.0, 210.0, queued=200.0, sent=300.0),
+}
+"""Suites that differ from the usual (A, C, G). Requests after the suites' suite.json (AccelMark at
+commit 5797fc4): offline runs queue `queued` at once whatever their concurrency column says, online
+runs send `sent`. Mean output: rate x elapsed / requests of the offline runs; input: that times
+total over output rate less 1."""
 
 ML_ENERGY_INPUT_TOKENS = {"lm-arena-chat": 150.0, "gpqa": 250.0, "sourcegraph-fim": 2_500.0}
 """ML.ENERGY's tables leave input lengths out; assumed from the kind of task."""
@@ -34,9 +50,13 @@ EDGE_TOKENS = (128.0, 128.0)
 _PERCENTILES = (50.0, 90.0, 99.0)
 
 
+def _suite(row: Row) -> Suite:
+    return ACCELMARK_SUITES.get(row.cells.get("suite", "").strip(), _USUAL)
+
+
 def _accelmark(row: Row) -> dict[str, object]:
     chips = row.count("tp") * row.count("pp")
-    tokens = ACCELMARK_TOKENS.get(row.cells.get("suite", "").strip(), ACCELMARK_TOKENS_USUAL)
+    suite = _suite(row)
     year = row.text("date")[:4]
     return {
         "source": f"AccelMark {row.text('run')}",
@@ -44,30 +64,38 @@ def _accelmark(row: Row) -> dict[str, object]:
         "accelerators": chips,
         "model": model_name(row.text("model")),
         "precision": precision_name(row.text("precision")),
-        "framework": framework_name(row.text("framework"), year=year),
-        "input_tokens": tokens[0],
-        "output_tokens": tokens[1],
+        "framework": framework_name(
+            row.text("framework"), year=year, version=row.cells.get("framework_version", "")
+        ),
+        "input_tokens": suite.input_tokens,
+        "output_tokens": suite.output_tokens,
     }
 
 
 def accelmark_offline(row: Row) -> Iterator[Measurement]:
-    """Saturated throughput of about 100 queued requests. `count` is chips in the box, tp x pp used.
+    """Saturated throughput of queued requests. `count` is chips in the box, tp x pp used.
 
-    Concurrency repeats of a run differ only by noise; each is a measurement.
+    Concurrency repeats of a run differ only by noise; each is a measurement. Runs of W4A16 name
+    vLLM's plain GPTQ kernel, where served ones leave vLLM its faster choice (AccelMark's runners
+    and suite C): another engine, so that neither speaks for the other.
     """
+    common = _accelmark(row)
+    if common["precision"] == "w4a16":
+        common["framework"] = f"gptq-{common['framework']}"
     yield Measurement(
         table="accelmark-offline",
-        concurrency=ACCELMARK_DEPTH,
+        concurrency=_suite(row).queued,
         output_tok_s=row.number("output_tok_s"),
         power_w=row.maybe("power_w_avg"),
-        **_accelmark(row),  # type: ignore[arg-type]
+        **common,  # type: ignore[arg-type]
     )
 
 
 def accelmark_online(row: Row) -> Iterator[Measurement]:
     """Times at an offered rate that the server kept up with; overload rows are left out.
 
-    Requests at once follow from Little's law: rate x (TTFT + output tokens x TPOT).
+    Requests at once follow from rate, times and the requests of the run (`_met`). They hold the
+    measured TPOT: an error of such a row is that of a time at a known batch, not at a known rate.
     """
     common = _accelmark(row)
     rate_rps = row.number("achieved_qps")
@@ -75,10 +103,11 @@ def accelmark_online(row: Row) -> Iterator[Measurement]:
     kept = row.cells.get("sla_met", "").strip().lower()
     if kept not in ("true", "false"):
         row.fault("sla_met", f"{kept[:40]!r} is neither True nor False")
-    output = ACCELMARK_TOKENS.get(row.cells.get("suite", ""), ACCELMARK_TOKENS_USUAL)[1]
     if kept != "true":
         return
-    busy = rate_rps * (median_ttft_ms + output * median_tpot_ms) / MS_PER_S
+    suite = _suite(row)
+    life_s = (median_ttft_ms + suite.output_tokens * median_tpot_ms) / MS_PER_S
+    busy = _met(rate_rps=rate_rps, life_s=life_s, requests=suite.sent)
     for percentile in _PERCENTILES:
         yield Measurement(
             table="accelmark-online",
@@ -88,6 +117,19 @@ def accelmark_online(row: Row) -> Iterator[Measurement]:
             percentile=percentile,
             **common,  # type: ignore[arg-type]
         )
+
+
+def _met(*, rate_rps: float, life_s: float, requests: float) -> float:
+    """Requests at once that a request of a finite run meets, averaged over its life and the run.
+
+    Little's law, rate x life, holds for a run without end. One of `requests` arrivals within
+    ``span = requests / rate`` fills for the shorter of span and life, stays full, and empties as
+    long: the mean of n(t) weighed by n(t) over that trapezium is
+    ``rate x shorter x (1 - shorter / (3 x longer))``.
+    """
+    span_s = requests / rate_rps
+    shorter_s, longer_s = sorted((span_s, life_s))
+    return rate_rps * shorter_s * (1 - shorter_s / (3 * longer_s))
 
 
 def accelmark_interactive(row: Row) -> Iterator[Measurement]:
@@ -286,6 +328,19 @@ def trtllm_first_token(row: Row) -> Iterator[Measurement]:
     )
 
 
+def _under_way(row: Row, *, output_tokens: float) -> float:
+    """Requests at once: the users, or fewer where rate and times show that some waited.
+
+    Little's law: requests per second x (TTFT + output tokens x token latency).
+    """
+    users, rate_tok_s = row.number("concurrency"), row.number("output_tok_s")
+    token_ms = row.maybe("itl_ms")
+    if token_ms is None:
+        return users
+    life_ms = (row.maybe("ttft_ms") or 0.0) + output_tokens * token_ms
+    return min(users, rate_tok_s / output_tokens * life_ms / MS_PER_S)
+
+
 def edge(row: Row) -> Iterator[Measurement]:
     """Small tables from several places; `output_tok_s` counts all users together."""
     tokens_in, tokens_out = row.maybe("input_tokens"), row.maybe("output_tokens")
@@ -300,7 +355,9 @@ def edge(row: Row) -> Iterator[Measurement]:
         framework=framework_name(row.text("framework"), year="2024"),
         input_tokens=EDGE_TOKENS[0] if tokens_in is None else tokens_in,
         output_tokens=EDGE_TOKENS[1] if tokens_out is None else tokens_out,
-        concurrency=row.number("concurrency"),
+        concurrency=_under_way(
+            row, output_tokens=EDGE_TOKENS[1] if tokens_out is None else tokens_out
+        ),
         output_tok_s=row.number("output_tok_s"),
         ttft_ms=row.maybe("ttft_ms"),
         tpot_ms=row.maybe("itl_ms"),

@@ -53,15 +53,21 @@ class Library:
         precision: str,
         lengths: tuple[float, float],
     ) -> Group | None:
-        """The group that answers for a pair and lengths (input, output tokens): of a current
-        engine, then nearest in length, then of the widest range of batches."""
+        """The group that answers for a pair and lengths (input, output tokens): of one engine's
+        versions in a year the newest, of a current engine, then nearest in length, then of the
+        widest range of batches."""
         fitting = [
             one
             for one in self.groups
             if (one.accelerator, one.accelerators) == (accelerator, accelerators)
             and (one.model, one.precision) == (model, precision)
         ]
-        return max(fitting, key=lambda one: _standing(one, lengths), default=None)
+        newest: dict[tuple[str, int], tuple[int, ...]] = {}
+        for one in fitting:
+            engine, version = _release(one.framework)
+            newest[engine] = max(version, newest.get(engine, ()))
+        kept = [one for one in fitting if _release(one.framework) in newest.items()]
+        return max(kept, key=lambda one: _standing(one, lengths), default=None)
 
     def engine_of(self, accelerator: str) -> str:
         """The engine an estimate assumes: the usual one, or what its vendor's parts run most."""
@@ -89,6 +95,14 @@ class Library:
 def _year(framework: str) -> int:
     tail = framework.rsplit("-", 1)[-1]
     return int(tail) if tail.isdigit() else 0
+
+
+def _release(framework: str) -> tuple[tuple[str, int], tuple[int, ...]]:
+    """Engine and year, and version (empty where none is named) of ``vllm-0.20-2026``."""
+    name = framework.removesuffix(f"-{_year(framework)}")
+    engine, _, version = name.rpartition("-")
+    numbers = tuple(int(part) for part in version.split(".") if part.isdigit())
+    return ((engine, _year(framework)), numbers) if numbers else ((name, _year(framework)), ())
 
 
 def _standing(group: Group, lengths: tuple[float, float]) -> tuple[bool, float, int, int, int, str]:

@@ -121,7 +121,12 @@ def precision_name(text: str) -> str:
     return _PRECISIONS.get(plain, plain)
 
 
-def framework_name(text: str, *, year: str) -> str:
-    """Engine and year: speed belongs to a version, and the year is what every table gives."""
+def framework_name(text: str, *, year: str, version: str = "") -> str:
+    """Engine, version where the table gives one, and year (``vllm-0.7-2026``).
+
+    Speed belongs to a version, of which the first two numbers are kept; the year is what every
+    table gives.
+    """
     plain = slug(re.split(r"[\s(]", text.strip())[0] or "unknown")
-    return f"{plain}-{year}"
+    number = re.match(r"\d+\.\d+", version.strip())
+    return "-".join([plain, *([number.group()] if number else []), year])

@@ -30,6 +30,9 @@ from optimizer.serving.points import knot_errors
 from optimizer.serving.power import fit_power
 from optimizer.serving.roofline import Array
 
+ALIKE = 1.25
+"""Factor up to which two batches count as the same setting."""
+
 BEGIN, END = "<!-- tables: begin -->", "<!-- tables: end -->"
 
 
@@ -79,6 +82,7 @@ def report(fitted: Fitted) -> Report:
         each = _by(observed, errors, lambda o: o.measurement.accelerator)
         middle = [float(np.log1p(line.median)) for line in each]
         summary.append(_line(f"{name}, everything, each accelerator's median once", middle))
+    summary += _floor_lines(fitted)
     summary += _power_lines(fitted)
     summary += _online_lines(fitted)
     return Report(
@@ -111,6 +115,32 @@ def _points_left_out(fitted: Fitted) -> list[float]:
         at = knot_errors(library, model, spec, group)
         errors += left_out_errors(group, at)
     return errors
+
+
+def _floor_lines(fitted: Fitted) -> list[Line]:
+    """What no model could better: a figure said by others of its very setting.
+
+    The others run the same on the same table at lengths alike and a batch within ALIKE; what the
+    roofline says of both takes out what is left of the difference in batch.
+    """
+    problem = fitted.problem
+    error = problem.said(fitted.beta) - problem.value
+    settings: dict[Hashable, list[int]] = {}
+    for i, (one, case, kind, _) in enumerate(problem.observed):
+        lengths = (one.input_tokens, one.output_tokens)
+        settings.setdefault((kind, one.table, one.group, lengths, case.together), []).append(i)
+    found: dict[str, list[float]] = {}
+    batch = np.log(problem.shape.batch)
+    for (kind, *_), places in settings.items():  # type: ignore[misc]
+        for i in places:
+            near = [j for j in places if j != i and abs(batch[j] - batch[i]) <= np.log(ALIKE)]
+            if near:
+                found.setdefault(str(kind), []).append(float(error[i] - np.mean(error[near])))
+    return [
+        _line(f"floor: the same measured again, {said}", found[kind])
+        for kind, said in _KINDS.items()
+        if kind in found
+    ]
 
 
 def _power_lines(fitted: Fitted) -> list[Line]:

@@ -1,6 +1,6 @@
 """What a replica would do by physics: bytes over bandwidth, operations over rate, fixed costs.
 
-Decides the time of one decode step and of one prefill from a shape, a batch and seven
+Decides the time of one decode step and of one prefill from a shape, a batch and nine
 efficiencies; which efficiencies hold where is `fit`'s. Works on arrays, one entry per
 configuration. After Williams et al., "Roofline" (CACM 2009), with the terms of Pope et al.,
 "Efficiently Scaling Transformer Inference" (MLSys 2023).
@@ -34,12 +34,14 @@ class Efficiency(NamedTuple):
     decode_flops: Array
     prefill_flops: Array
     layer_s: Array
+    request_s: Array
+    stream_s: Array
     link: Array
     start_s: Array
 
 
 PRIOR = Efficiency(
-    *(np.array(np.log(v)) for v in (0.65, 0.5, 0.45, 0.45, 6e-5, 0.4, 0.015)),
+    *(np.array(np.log(v)) for v in (0.65, 0.5, 0.45, 0.45, 6e-5, 2e-5, 5e-5, 0.4, 0.015)),
 )
 """Where a fit starts and shrinks to."""
 
@@ -48,7 +50,8 @@ PRIOR = Efficiency(
 class Case:
     """One configuration to time. `concurrency` None: as many requests as the memory holds.
 
-    `together`: that many did run at once, whatever our reading of the memory says.
+    `together`: that many did run at once, whatever our reading of the memory says. `served`: every
+    token goes to its client as it is made; else a batch is run to its end in one call.
     """
 
     accelerator: AcceleratorSpec
@@ -59,6 +62,7 @@ class Case:
     output_tokens: float
     concurrency: float | None
     together: bool = False
+    served: bool = True
 
 
 class Shape(NamedTuple):
@@ -79,6 +83,7 @@ class Shape(NamedTuple):
     output_tokens: Array
     batch: Array
     watts: Array
+    served: Array
 
 
 def slots(case: Case) -> float:
@@ -112,6 +117,7 @@ def shape_of(cases: Sequence[Case]) -> Shape:
                 one.output_tokens,
                 _batch(one),
                 one.accelerators * spec.tdp_w,
+                float(one.served),
             )
         )
     table = np.array(columns, dtype=np.float64).reshape(len(columns), len(Shape._fields))
@@ -141,13 +147,15 @@ def weights_read_b(shape: Shape, batch: Array) -> Array:
 def step_s(shape: Shape, eff: Efficiency) -> Array:
     """Seconds of one decode step: weights and cache read, sums done, layers begun, parts joined.
 
-    ``(memory^p + flops^p)^(1/p) + layers x fixed x (1 or 2) + two all-reduces per layer``.
+    ``(memory^p + flops^p)^(1/p) + layers x fixed x (1 or 2) + two all-reduces per layer
+    + batch x request``: the last is the host's (scheduling and sampling of each request).
     """
     context = shape.input_tokens + shape.output_tokens / 2
     memory = weights_read_b(shape, shape.batch) / (shape.bandwidth_b_s * np.exp(eff.bandwidth))
     memory = memory + shape.batch * context * shape.kv_b / (shape.bandwidth_b_s * np.exp(eff.cache))
     flops = 2 * shape.active * shape.batch / (shape.peak_flop_s * np.exp(eff.decode_flops))
-    return _join(memory, flops) + _fixed_s(shape, eff) + _link_s(shape, eff, shape.batch)
+    host = shape.batch * np.exp(eff.request_s)
+    return _join(memory, flops) + _fixed_s(shape, eff) + host + _link_s(shape, eff, shape.batch)
 
 
 def _fixed_s(shape: Shape, eff: Efficiency) -> Array:
@@ -180,8 +188,24 @@ def prompt_s(shape: Shape, eff: Efficiency) -> Array:
     return flops + _link_s(shape, eff, shape.input_tokens)
 
 
+def served_step_s(shape: Shape, eff: Efficiency) -> Array:
+    """A decode step, and handing its tokens to their clients where the case is served.
+
+    Engines that stream from the process that schedules do so between two steps: the time grows
+    with the batch whatever the accelerator (vLLM's V0; the host of a box, not its chip).
+    """
+    streamed: Array = shape.served * shape.batch * np.exp(eff.stream_s)
+    return step_s(shape, eff) + streamed
+
+
+def token_s(shape: Shape, eff: Efficiency) -> Array:
+    """Seconds between two tokens of a request: a step, and the prompts of the others meanwhile."""
+    others = shape.batch * prompt_s(shape, eff) / shape.output_tokens
+    return served_step_s(shape, eff) + np.where(shape.batch > 1, others, 0.0)
+
+
 def output_tok_s(shape: Shape, eff: Efficiency) -> Array:
     """Output tokens per second: ``batch x output / (batch x prompt + output x step)``."""
-    spent = shape.batch * prompt_s(shape, eff) + shape.output_tokens * step_s(shape, eff)
+    spent = shape.batch * prompt_s(shape, eff) + shape.output_tokens * served_step_s(shape, eff)
     rate: Array = shape.batch * shape.output_tokens / spent
     return rate

@@ -100,19 +100,19 @@ def import_(
     Without lengths each point stands at those its group did best at.
     """
     from optimizer.serving.documents import model_documents
-    from optimizer.serving.formats import read_tables
+    from optimizer.serving.formats import Known, read_tables
     from optimizer.serving.library import groups_of, shipped
     from optimizer.serving.points import own_points
+    from optimizer.serving.specs import PRECISIONS
     from sites.errors import Violation
 
     if (input_tokens is None) != (output_tokens is None):
         raise click.UsageError("give --input-tokens and --output-tokens together, or neither")
     lengths = (input_tokens, output_tokens) if input_tokens and output_tokens else None
-    measured = read_tables(
-        ((str(path), path.read_bytes()) for path in paths), format_name=format_name
-    )
     known = shipped()
-    _refuse_unknown(known, [(m.accelerator, m.model) for m in measured])
+    names = Known(accelerators=known.accelerators, models=known.models, precisions=PRECISIONS)
+    files = ((str(path), path.read_bytes()) for path in paths)
+    measured = read_tables(files, format_name=format_name, known=names)
     own = groups_of(measured, known.accelerators, known.models)
     library = known.with_measurements(measured)
     answers = own_points(library, own, lengths=lengths, slo=_slo(ttft, tpot, percentile))
@@ -131,22 +131,6 @@ def import_(
         lines += ["---", *yaml_lines(document)]
     out.write_text("\n".join([*lines, ""]), encoding="utf-8")
     session.out.line(f"{out}: {len(made)} serving points of {len(measured)} measurements")
-
-
-def _refuse_unknown(library: Library, named: Sequence[tuple[str, str]]) -> None:
-    from sites.fleet_file.faults import did_you_mean
-
-    lines = [
-        f"accelerator {name!r} has no specification here{did_you_mean(name, library.accelerators)}"
-        for name in sorted({one for one, _ in named} - set(library.accelerators))
-    ]
-    lines += [
-        f"model {name!r} has no architecture here{did_you_mean(name, library.models)}"
-        for name in sorted({one for _, one in named} - set(library.models))
-    ]
-    if lines:
-        lines.append("`hinterland points show --names` lists what is known; nothing was written")
-        raise CliError(ExitCode.ERROR, "\n  ".join(lines))
 
 
 def _one_per_pair(answers: Sequence[tuple[Any, Any]]) -> list[tuple[str, str, ServingPoint]]:

@@ -50,18 +50,18 @@ TABLES = {
 # accelerator, count, model, precision, framework; input, output, at once; rate, ttft, tpot; watts
 GOLDEN = {
     "accelmark-offline": [
-        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-2026", 280, 310, 100, 7900, None, None, None)
+        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-0.7-2026", 265, 350, 100, 7900, None, None, None)
     ],
     "accelmark-online": [
-        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-2026", 280, 310, 31.5, None, t, p, None)
+        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-0.7-2026", 265, 350, 34.0997, None, t, p, None)
         for t, p in ((100, 20), (200, 22), (300, 30))
     ],
     "accelmark-interactive": [
-        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-2026", 280, 310, 1, None, t, p, None)
+        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-0.7-2026", 265, 350, 1, None, t, p, None)
         for t, p in ((30, 8), (40, 9), (50, 10))
     ],
     "accelmark-sustained": [
-        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-2026", 280, 310, 8, 562.5, None, None, None)
+        ("h100", 2, "llama-3.1-8b", "bf16", "vllm-0.7-2026", 265, 350, 8, 562.5, None, None, None)
     ],
     "ml-energy": [
         ("b200", 1, "qwen3-14b", "bf16", "vllm-2025", 250, 7026.2, 8, 234.06, None, None, 319.8)
@@ -195,6 +195,55 @@ def test_what_is_no_table_is_refused_in_one_sentence(content: bytes, said: str) 
 def test_an_unknown_or_unfitting_format_is_refused() -> None:
     assert 'did you mean "argonne"' in faults(TABLES["argonne"], format_name="argone")[0]
     assert "also has column" in faults(TABLES["argonne"], format_name="helix")[0]
+
+
+def online(suite: str, *, rate_rps: float, tpot_ms: float) -> float:
+    run = f"{suite}{H100[1:]}{rate_rps},{rate_rps},100,200,300,{tpot_ms},99,99,500,True,5\n"
+    found = read(TABLES["accelmark-online"].splitlines()[0] + "\n" + run)[0].concurrency
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(("suite", "requests"), [("A", 300), ("B", 200), ("F", 300)])
+@pytest.mark.parametrize(("rate_rps", "tpot_ms"), [(0.1, 20), (10, 30), (25, 60), (100, 40)])
+def test_a_run_of_so_many_requests_never_holds_more_at_once(
+    suite: str, requests: int, rate_rps: float, tpot_ms: float
+) -> None:
+    """Against a count, arrival by arrival, of who is there at once while each request lives."""
+    tokens = 210 if suite == "F" else 350
+    life_s = (100 + tokens * tpot_ms) / 1e3
+    starts = [i / rate_rps for i in range(requests)]
+    met = [sum(max(0.0, life_s - abs(one - other)) for other in starts) / life_s for one in starts]
+    counted = sum(met) / len(met)
+    said = online(suite, rate_rps=rate_rps, tpot_ms=tpot_ms)
+    assert said == pytest.approx(max(1.0, counted), rel=0.15, abs=0.6)
+    assert said <= requests
+
+
+def test_suites_have_their_own_lengths_and_queues() -> None:
+    head = TABLES["accelmark-offline"].splitlines()[0]
+    found = read(head + "\n" + "".join(f"{suite}{H100[1:]}8,7900,,\n" for suite in "ABDEF"))
+    said = [(one.input_tokens, one.output_tokens, one.concurrency) for one in found]
+    usual = (265, 350, 100)
+    assert said == [usual, usual, (28_640, 256, 50), (265, 350, 150), (103, 210, 200)]
+
+
+def test_a_quantised_offline_run_is_another_engine_than_a_served_one() -> None:
+    """AccelMark's offline W4A16 runs force the plain GPTQ kernel; its servers pick their own."""
+    offline, sustained = (
+        read(TABLES[name].replace(",BF16,", ",W4A16,"))[0].framework
+        for name in ("accelmark-offline", "accelmark-sustained")
+    )
+    assert (offline, sustained) == ("gptq-vllm-0.7-2026", "vllm-0.7-2026")
+
+
+def test_users_that_wait_do_not_count_as_served_at_once() -> None:
+    """301 tok/s of 150 tokens after 1 080 ms at 61.7 ms a token: 20.7 at once, not 64 users."""
+    row = "A10G,Meta-Llama-3-8B,FP16,vLLM 0.4.3,550,150,64,301,1080,61.7,x\n"
+    head = TABLES["edge"].splitlines()[0]
+    assert read(f"{head}\n{row}")[0].concurrency == pytest.approx(20.74, abs=0.01)
+    few = row.replace(",64,301,", ",4,301,")
+    assert read(f"{head}\n{few}")[0].concurrency == 4
 
 
 def test_own_names_import_as_identifiers() -> None:

@@ -62,7 +62,7 @@ def measured(concurrency: float, tok_s: float, watts: float | None = None) -> Me
 
 
 def test_own_measurements_come_back_at_their_batch() -> None:
-    own = [measured(1, 110, 300), measured(16, 1500, 450), measured(64, 4800, 640)]
+    own = [measured(1, 160, 300), measured(16, 1500, 450), measured(64, 4800, 640)]
     library = LIBRARY.with_measurements(own)
     asked = query(architecture=LIBRARY.models["qwen3-4b"], input_tokens=500.0, output_tokens=500.0)
     for one in own:
@@ -79,6 +79,20 @@ def test_own_measurements_come_back_at_their_batch() -> None:
         assert found.full_w == pytest.approx(one.power_w, rel=2e-3)
         assert not found.estimated
         assert "our lab" in found.source
+
+
+def test_of_versions_of_an_engine_the_newest_answers() -> None:
+    """0.10 comes after 0.9, though not in the alphabet."""
+    own = [
+        replace(measured(16, rate), framework=framework)
+        for framework, rate in (("vllm-0.9-2026", 900.0), ("vllm-0.10-2026", 1500.0))
+    ]
+    for tables in (own, own[::-1]):
+        found = LIBRARY.with_measurements(tables).group_of(
+            accelerator="h100", accelerators=1, model="qwen3-4b", precision="bf16", lengths=(500, 9)
+        )
+        assert found is not None
+        assert found.framework == "vllm-0.10-2026"
 
 
 def test_measured_and_estimated_pairs_say_which_they_are() -> None:

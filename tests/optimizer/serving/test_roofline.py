@@ -16,9 +16,11 @@ from optimizer.serving.roofline import (
     Efficiency,
     output_tok_s,
     prefill_s,
+    served_step_s,
     shape_of,
     slots,
     step_s,
+    token_s,
 )
 
 LIBRARY = shipped()
@@ -92,8 +94,28 @@ def test_a_step_reads_the_weights_once() -> None:
         concurrency=1.0,
     )
     free = np.array([50.0])
-    eff = Efficiency(np.log([0.5]), free, free, free, -free, free, -free)
+    eff = Efficiency(np.log([0.5]), free, free, free, -free, -free, -free, free, -free)
     assert step_s(shape_of([case]), eff)[0] == pytest.approx(2 * 8.03e9 / (0.5 * 3.35e12))
+
+
+def test_handing_out_tokens_costs_the_host_alike_on_any_chip() -> None:
+    """100 requests of 0.1 ms each: 10 ms a step more where the case is served, else nothing."""
+    case = Case(
+        accelerator=LIBRARY.accelerators["h100"],
+        architecture=LIBRARY.models["llama-3.1-8b"],
+        precision="bf16",
+        accelerators=1,
+        input_tokens=200.0,
+        output_tokens=200.0,
+        concurrency=100.0,
+    )
+    eff = fitted(case)._replace(stream_s=np.log([1e-4]))
+    for chip in ("h100", "l4"):
+        served = shape_of([replace(case, accelerator=LIBRARY.accelerators[chip], together=True)])
+        offline = served._replace(served=np.zeros(1))
+        assert served_step_s(served, eff) - step_s(served, eff) == pytest.approx(0.01)
+        assert served_step_s(offline, eff) == pytest.approx(step_s(offline, eff))
+        assert token_s(served, eff) == pytest.approx(served.batch / output_tok_s(served, eff))
 
 
 def test_every_expert_is_read_by_a_large_batch_and_few_by_one_token() -> None:

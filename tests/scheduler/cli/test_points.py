@@ -48,8 +48,20 @@ def test_bad_tables_are_refused_whole_and_nothing_is_written(hinterland, tmp_pat
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (OWN.replace("Nvidia H100 GPU", "h1000"), 'did you mean "h100"'),
-        (OWN.replace("Meta-Llama-3-8B", "our-own"), "model 'our-own' has no architecture"),
+        (
+            OWN.replace("Nvidia H100 GPU", "h1000"),
+            "own.csv:2:1: error: accelerator: 'h1000' has no specification here; "
+            'did you mean "h100"?',
+        ),
+        (
+            OWN.replace("Meta-Llama-3-8B,512,16", "our-own,512,16"),
+            "own.csv:3:4: error: model: 'our-own' has no architecture here; `hinterland points",
+        ),
+        (
+            "accelerator,model,precision,framework,input_tokens,output_tokens,concurrency,"
+            "output_tok_s,ttft_ms,itl_ms,source\nH100,Llama-3.1-8B,fp7,own,9,9,1,93,,,lab\n",
+            "own.csv:2:3: error: precision: 'fp7' has no size per parameter here",
+        ),
         ("a,b\n1,2\n", "fits no known format"),
     ],
 )
