@@ -18,10 +18,10 @@ from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
 from optimizer.reroute_pairs import Pairs, Positions, Uses, all_of
 from optimizer.sweep import Sweep
-from optimizer.tables import NOWHERE, Floats, Tables, ints
+from optimizer.tables import NOWHERE, Floats, Tables
 from optimizer.tabulate import tabulate
 from optimizer.tabulate_classes import at_next_ingress
-from optimizer.tabulate_routes import path_links
+from optimizer.tabulate_routes import links_of_path, path_links
 from sites.units import BITS_PER_BYTE, WHOLE_BP
 
 _BITS_PER_MBIT = 1e6
@@ -215,10 +215,9 @@ class Standing:
         key = (int(tables.classes.route[row]), site, elsewhere)
         found = self._ways.get(key)
         if found is None:
-            _, link = path_links(
-                tables.routes, tables.links, route=ints(key[:1]), site=ints(key[1:2])
-            )
-            found = tuple((self.groups + self.sites + link).tolist())
+            first = self.groups + self.sites
+            crossed = links_of_path(tables.routes, tables.links, route=key[0], site=site)
+            found = tuple(first + link for link in crossed)
             self._ways[key] = found
         return found
 
