@@ -24,8 +24,8 @@ class Detour:
     """What changes when `lost_site_id` is lost: all of what each class listed then has, in basis
     points by group; what is missing of 10 000 is shed. Classes not listed keep their shares.
 
-    `dearer_usd_per_h` is what mending it may have cost at most, against the flows solved anew for the
-    replicas seen (but for power, which is little of it).
+    `dearer_usd_per_h` is what mending it may have cost at most, against the flows solved anew for
+    the replicas seen (but for power, which is little of it).
     """
 
     lost_site_id: str
@@ -39,8 +39,8 @@ class Detour:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """A detour with what a repair goes on from: how full it leaves limits, what room costs, and what
-    a busy replica less at each placed group costs at least, whoever yields in the end (USD/h).
+    """A detour with what a repair goes on from: how full it leaves limits, what room costs, and
+    what a busy replica less at each placed group costs at least, whoever yields (USD/h).
     """
 
     detour: Detour

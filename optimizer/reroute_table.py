@@ -30,8 +30,18 @@ class RerouteTable:
     def __init__(
         self, problem: Problem, plan: Plan, *, running: tuple[RunningGroup, ...] | None = None
     ) -> None:
-        self.standing = Standing(problem, plan, running=running)
-        self._flows = RerouteFlows(self.standing)
+        self._stand_on(Standing(problem, plan, running=running))
+
+    @classmethod
+    def on(cls, standing: Standing) -> RerouteTable:
+        """The detours of a plan looked at before. Raises FatalError if the solver errs."""
+        table = cls.__new__(cls)
+        table._stand_on(standing)
+        return table
+
+    def _stand_on(self, standing: Standing) -> None:
+        self.standing = standing
+        self._flows = RerouteFlows(standing)
         self._known: dict[str, Known] = {}
 
     def filled(self) -> Detours:

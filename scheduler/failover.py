@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from optimizer.plan import Plan
 from optimizer.problem import Problem
 from optimizer.reroute import detour_plan, reroute, rerouted_problem
-from optimizer.reroute_detours import Detour
 from optimizer.reroute_table import RerouteTable, stands_on
 from scheduler.state import CycleState
 from scheduler.view import Drill, ShareMove
@@ -73,17 +72,13 @@ def _rerouted(state: CycleState, asked: Problem, before: Plan, site_id: str) -> 
         detour = held.detours.answer(site_id, running=asked.running)
         if detour.dearer_usd_per_h > _DEARER_PART * before.cost.total_usd_per_h:
             with suppress(FatalError):  # the mended one is better than none
-                detour = _worked_out(standing, before, asked, site_id)
+                seen = held.detours.standing.seeing(asked.running)
+                detour = RerouteTable.on(seen).detour(site_id)
     elif stands_on(standing, before):
-        detour = _worked_out(standing, before, asked, site_id)
+        detour = RerouteTable(standing, before, running=asked.running).detour(site_id)
     else:
         return reroute(asked, before, lost_sites=(site_id,), running=asked.running)
     return detour_plan(standing, before, detour, running=asked.running)
-
-
-def _worked_out(standing: Problem, before: Plan, asked: Problem, site_id: str) -> Detour:
-    """For the replicas there are. Raises FatalError if the solver errs."""
-    return RerouteTable(standing, before, running=asked.running).detour(site_id)
 
 
 def share_moves(before: Plan, after: Plan) -> tuple[ShareMove, ...]:

@@ -44,8 +44,8 @@ _LINK_ROUNDS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flows:
-    """Parts of classes on pairs after a loss; a pair may be listed twice. `worth_usd_per_h` is what a
-    busy replica less at each placed group costs at least, whoever yields in the end.
+    """Parts of classes on pairs after a loss; a pair may be listed twice. `worth_usd_per_h` is what
+    a busy replica less at each placed group costs at least, whoever yields in the end.
     """
 
     pairs: Pairs
