@@ -2,13 +2,15 @@
 
 Latency limits: 5 ms where nothing changed since the table was filled, 20 ms where the answer is
 repaired against what is observed (p99). Where one replica in some groups is missing, the answer is
-judged twice: repaired at once, and from a table filled anew for what is observed (`refilled`). The
-peer of the cost is the flow programme solved anew with every replica fixed; its shares are not
-whole basis points. Two of them are shown: one that may shed protected traffic for dearer, which no
-reroute may (`plain`), and one that sheds no more of each protected class than the plan's
-certificate does, to within the basis points that shares are rounded by (`kept`). With replicas
-missing the certificate may be out of reach; `kept` may then shed as much of a class as the answer.
-At tiers S and M the control loop is timed as well, from the loss on (`control_loop`; 20 CPU s).
+judged twice: repaired at once, and from a table filled anew for what is observed (`refilled`). What
+is repaired says how much dearer it may be; the control loop works a loss out anew, as in a table
+filled anew, where that is over 1 % of the plan's cost (`too dear`). The peer of the cost is the
+flow programme solved anew with every replica fixed; its shares are not whole basis points. Two of
+them are shown: one that may shed protected traffic for dearer, which no reroute may (`plain`), and
+one that sheds no more of each protected class than the plan's certificate does, to within the basis
+points that shares are rounded by (`kept`). With replicas missing the certificate may be out of
+reach; `kept` may then shed as much of a class as the answer. At tiers S and M the control loop is
+timed as well, from the loss on (`control_loop`; 20 CPU s).
 """
 
 from __future__ import annotations
@@ -89,6 +91,8 @@ def _show(found: dict[str, Any]) -> None:
         p50, p99 = found[kind]
         line(f"{kind}: p50, p99", f"{p50:.3f} ms, {p99:.3f} ms")
         ratio(f"{kind}: p99", p99 / limit_ms, of=f"{limit_ms:g} ms limit")
+    line("repaired, too dear by its own bound", f"{found['too_dear']} of {found['losses']} losses")
+    line("one of them worked out anew", f"{found['alone_s']:.2f} CPU s")
     line("breaches in checked plans", f"{found['breaches']} (limit 0)")
     for peer, dearer in found["dearer"].items():
         median, most = statistics.median(dearer), max(dearer)
@@ -148,6 +152,8 @@ def measure(*, name: str) -> dict[str, Any]:
         "unchanged": _latency_ms(table, sites, running=planned),
         "repaired": _latency_ms(table, sites, running=seen),
         "refilled": _latency_ms(refilled, sites, running=seen),
+        "too_dear": _too_dear(table, sites, running=seen, usd_per_h=plan.cost.total_usd_per_h),
+        "alone_s": _alone_s(table, sites[0], running=seen),
         "breaches": judged.breaches,
         "dearer": judged.dearer,
         "loop": _loop(problem, plan, table, site_id=sites[0]) if name in LOOP_TIERS else None,
@@ -178,6 +184,21 @@ def _latency_ms(
         table.answer(site_id, running=running)
         taken.append(1_000 * (time.perf_counter() - started))
     return float(np.percentile(taken, 50)), float(np.percentile(taken, 99))
+
+
+def _too_dear(
+    table: Detours, sites: list[str], *, running: tuple[RunningGroup, ...], usd_per_h: float
+) -> int:
+    """Losses whose repaired answer may be too dear for a plan of some cost."""
+    found = [table.answer(s, running=running).dearer_usd_per_h for s in sites]
+    return sum(one > DEARER_LIMIT * usd_per_h for one in found)
+
+
+def _alone_s(table: Detours, site_id: str, *, running: tuple[RunningGroup, ...]) -> float:
+    """CPU seconds of one loss worked out for replicas seen, beside a table for others."""
+    started = time.process_time()
+    RerouteTable.on(table.standing.seeing(running)).detour(site_id)
+    return time.process_time() - started
 
 
 class _Judged:

@@ -8,7 +8,7 @@ several losses at once.
 from __future__ import annotations
 
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from optimizer.problem import RunningGroup
@@ -23,10 +23,14 @@ from sites.units import WHOLE_BP
 class Detour:
     """What changes when `lost_site_id` is lost: all of what each class listed then has, in basis
     points by group; what is missing of 10 000 is shed. Classes not listed keep their shares.
+
+    `dearer_usd_per_h` is what mending it may have cost at most, against the flows solved anew for
+    the replicas seen (but for power, which is little of it).
     """
 
     lost_site_id: str
     shares: Mapping[str, Mapping[str, int]]
+    dearer_usd_per_h: float = 0.0
 
     def shed_bp(self, class_id: str) -> int:
         """Basis points of a listed class that are shed."""
@@ -35,11 +39,14 @@ class Detour:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Known:
-    """A detour with what a repair goes on from: how full it leaves limits, what room costs."""
+    """A detour with what a repair goes on from: how full it leaves limits, what room costs, and
+    what a busy replica less at each placed group costs at least, whoever yields (USD/h).
+    """
 
     detour: Detour
     filled: Filled
     room: Floats
+    worth: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,4 +100,34 @@ def repaired(
         shares.pop(standing.class_ids[row], None)
     shares |= mended.changed(moved)
     shares |= standing.idle_at(group for group, left in fewer.items() if left == 0)
-    return Detour(lost_site_id=lost_site_id, shares=dict(sorted(shares.items())))
+    return Detour(
+        lost_site_id=lost_site_id,
+        shares=dict(sorted(shares.items())),
+        dearer_usd_per_h=_dearer(mended, known, fewer, moved=moved),
+    )
+
+
+def _dearer(
+    mended: Fill, known: Known, fewer: Mapping[int, float], *, moved: Iterable[int]
+) -> float:
+    """What classes that moved cost more than in the known answer, less what the missing replicas
+    cost any answer: prices of a linear problem bound it with other limits too.
+    """
+    s, before = mended.standing, known.filled.shares
+    cost = 0.0
+    for row in moved:
+        cost += _usd_per_h(mended, row, mended.shares[row])
+        cost -= _usd_per_h(mended, row, before.get(row, s.held_at[row]))
+    for group, left in fewer.items():
+        missing = float(s.replicas[group]) - left
+        cost -= float(known.worth[group] * s.usable[group]) * missing
+    return max(0.0, cost)
+
+
+def _usd_per_h(fill: Fill, row: int, shares: Mapping[int, int]) -> float:
+    """Transfer and shedding of a class with some shares; protected traffic is guarded."""
+    choices = fill.standing.choices(row, elsewhere=fill.enters_elsewhere(row))
+    cost = choices.shed_usd_per_h * (WHOLE_BP - sum(shares.values()))
+    for group, basis_points in shares.items():
+        cost += float(choices.price[choices.place[group][0]]) * basis_points
+    return cost / WHOLE_BP

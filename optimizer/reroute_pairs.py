@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -44,6 +45,22 @@ class Uses:
     pair: Positions
     key: Positions
     each: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Choices:
+    """Where one class could go, by group: replicas the whole class keeps busy there, its transfer
+    there (USD/h); `by_price` the same, cheapest first, with the group. `place` finds a group's
+    place, what the class loses at least by leaving it with the room that the plan leaves, and what
+    shedding it there costs (USD/h per busy replica). `shed_usd_per_h` is shedding all of it.
+    """
+
+    group: Positions
+    busy: Floats
+    price: Floats
+    by_price: tuple[tuple[float, int], ...]
+    place: Mapping[int, tuple[int, float, float]]
+    shed_usd_per_h: float
 
 
 def all_of(parts: list[Pairs]) -> Pairs:

@@ -15,7 +15,8 @@ from math import ceil, inf
 import numpy as np
 
 from optimizer.reroute_fill import Fill
-from optimizer.reroute_standing import ROOM_PART, Choices
+from optimizer.reroute_pairs import Choices
+from optimizer.reroute_standing import ROOM_PART
 from optimizer.tables import NOWHERE, Floats
 
 _LEAST_PRICE = 1e-9

@@ -8,20 +8,20 @@ placed groups (busy replicas), then sites (kW drawn), then links (Mbit/s).
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.plan import Plan
 from optimizer.problem import Problem, RunningGroup
-from optimizer.reroute_pairs import Pairs, Positions, Uses, all_of
+from optimizer.reroute_pairs import Choices, Pairs, Positions, Uses, all_of
 from optimizer.sweep import Sweep
-from optimizer.tables import NOWHERE, Floats, Tables, ints
+from optimizer.tables import NOWHERE, Floats, Tables
 from optimizer.tabulate import tabulate
 from optimizer.tabulate_classes import at_next_ingress
-from optimizer.tabulate_routes import path_links
+from optimizer.tabulate_routes import links_of_path, path_links
 from sites.units import BITS_PER_BYTE, WHOLE_BP
 
 _BITS_PER_MBIT = 1e6
@@ -36,22 +36,6 @@ _ABOVE_OTHERS = 10.0
 """How many times what any other traffic is worth that its room could serve a protected class is."""
 
 _CACHES = frozenset({"_each_bp", "_choices", "_entering_at", "_tenants", "_ways"})
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Choices:
-    """Where one class could go, by group: replicas the whole class keeps busy there, its transfer
-    there (USD/h); `by_price` the same, cheapest first, with the group. `place` finds a group's
-    place, what the class loses at least by leaving it with the room that the plan leaves, and what
-    shedding it there costs (USD/h per busy replica). `shed_usd_per_h` is shedding all of it.
-    """
-
-    group: Positions
-    busy: Floats
-    price: Floats
-    by_price: tuple[tuple[float, int], ...]
-    place: Mapping[int, tuple[int, float, float]]
-    shed_usd_per_h: float
 
 
 class Standing:
@@ -72,12 +56,6 @@ class Standing:
         self.group_at = {group_id: at for at, group_id in enumerate(self.group_ids)}
         self.class_ids = tables.classes.ids
         self.class_at = {class_id: at for at, class_id in enumerate(self.class_ids)}
-        self.replicas = self._of_groups(tables.groups.running)
-        self.is_short = np.zeros(len(self.placed), dtype=np.bool_)
-        if running is not None:
-            seen = np.array(self.seen(running), dtype=np.float64)
-            self.is_short = seen < self.replicas
-            self.replicas = np.minimum(seen, self.replicas)
         self.site_of = tables.groups.site[self.placed].astype(np.intp)
         self.site_at_group: list[int] = self.site_of.tolist()
         self.busy_kw = self._of_groups(tables.groups.busy_kw)
@@ -92,9 +70,29 @@ class Standing:
         self._next_tables = at_next_ingress(tables)
         self.here = self._pairs(tables, elsewhere=False)
         self.next = self._pairs(self._next_tables, elsewhere=True)
-        self.limits = self.limits_of(self.replicas)
-        self._take_used()
+        self._take_traffic()
         self._take_guard()
+        self._count(running)
+
+    def seeing(self, running: tuple[RunningGroup, ...]) -> Standing:
+        """The same plan with the replicas seen now, as if made anew; the facts are shared."""
+        found = Standing.__new__(Standing)
+        vars(found).update(vars(self))
+        found._count(running)
+        return found
+
+    def _count(self, running: tuple[RunningGroup, ...] | None) -> None:
+        """Take what hangs on how many replicas run."""
+        planned = self._of_groups(self.tables.groups.running)
+        seen = planned if running is None else np.array(self.seen(running), dtype=np.float64)
+        self.replicas, self.is_short = np.minimum(seen, planned), seen < planned
+        self.limits = self.limits_of(self.replicas)
+        self.used = self._traffic.copy()
+        self.used[self.groups : self.groups + self.sites] += self.idle_of(self.replicas)
+        held = self.here.only(self.here.held_bp > 0)
+        self.room_usd_per_h = self.room_price(held, (self.limits - self.used)[: self.groups])
+        self._choices: dict[tuple[int, bool], Choices] = {}
+        self._tenants: dict[int, list[tuple[int, float, float]]] = {}
 
     def __getstate__(self) -> dict[str, object]:
         """What is handed to another process: no caches, they are quicker made than carried."""
@@ -215,10 +213,9 @@ class Standing:
         key = (int(tables.classes.route[row]), site, elsewhere)
         found = self._ways.get(key)
         if found is None:
-            _, link = path_links(
-                tables.routes, tables.links, route=ints(key[:1]), site=ints(key[1:2])
-            )
-            found = tuple((self.groups + self.sites + link).tolist())
+            first = self.groups + self.sites
+            crossed = links_of_path(tables.routes, tables.links, route=key[0], site=site)
+            found = tuple(first + link for link in crossed)
             self._ways[key] = found
         return found
 
@@ -280,8 +277,6 @@ class Standing:
         guard = _ABOVE_OTHERS * (self.shed_usd_per_h + busiest * worth.max(initial=0.0))
         protected = self.tables.classes.protected
         self.guard_usd_per_h = np.where(protected, guard, self.shed_usd_per_h)
-        held = self.here.only(self.here.held_bp > 0)
-        self.room_usd_per_h = self.room_price(held, (self.limits - self.used)[: self.groups])
 
     def room_price(self, held: Pairs, free: Floats) -> Floats:
         """What a busy replica more costs at each placed group (USD/h) beside those who hold it:
@@ -353,7 +348,7 @@ class Standing:
             )
         return all_of(parts)
 
-    def _take_used(self) -> None:
+    def _take_traffic(self) -> None:
         classes = np.arange(len(self.class_ids) + 1)
         self._first = np.searchsorted(self.here.row, classes)
         self._first_next = np.searchsorted(self.next.row, classes)
@@ -367,16 +362,16 @@ class Standing:
         pairs = self.here.only(self.here.held_bp > 0)
         uses = self.uses(pairs)
         parts = pairs.held_bp[uses.pair] / WHOLE_BP
-        self.used = _sums(uses.key, uses.each * parts, len(self.limits))
-        self.used[self.groups : self.groups + self.sites] += self.idle_of(self.replicas)
-        self.slack = _sums(uses.key, uses.each / WHOLE_BP, len(self.limits))
+        limits = self.groups + self.sites + len(self.tables.links.bandwidth_mbps)
+        self._traffic = _sums(uses.key, uses.each * parts, limits)
+        self.slack = _sums(uses.key, uses.each / WHOLE_BP, limits)
 
     def _forget(self) -> None:
         """Empty the caches (`_CACHES` names them)."""
         self._each_bp: dict[tuple[int, int, bool], list[tuple[int, float]]] = {}
-        self._choices: dict[tuple[int, bool], Choices] = {}
+        self._choices = {}
         self._entering_at: dict[int, frozenset[int]] = {}
-        self._tenants: dict[int, list[tuple[int, float, float]]] = {}
+        self._tenants = {}
         self._ways: dict[tuple[int, int, bool], tuple[int, ...]] = {}
 
     def _held_at(self) -> list[dict[int, int]]:

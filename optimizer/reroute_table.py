@@ -30,8 +30,18 @@ class RerouteTable:
     def __init__(
         self, problem: Problem, plan: Plan, *, running: tuple[RunningGroup, ...] | None = None
     ) -> None:
-        self.standing = Standing(problem, plan, running=running)
-        self._flows = RerouteFlows(self.standing)
+        self._stand_on(Standing(problem, plan, running=running))
+
+    @classmethod
+    def on(cls, standing: Standing) -> RerouteTable:
+        """The detours of a plan looked at before. Raises FatalError if the solver errs."""
+        table = cls.__new__(cls)
+        table._stand_on(standing)
+        return table
+
+    def _stand_on(self, standing: Standing) -> None:
+        self.standing = standing
+        self._flows = RerouteFlows(standing)
         self._known: dict[str, Known] = {}
 
     def filled(self) -> Detours:
@@ -61,7 +71,8 @@ class RerouteTable:
     def _of(self, lost_site_id: str) -> Known:
         if lost_site_id not in self._known:
             s = self.standing
-            fill = work_out(s, lost_site_id, flows=self._flows.after(lost_site_id))
+            flows = self._flows.after(lost_site_id)
+            fill = work_out(s, lost_site_id, flows=flows)
             shares: dict[str, dict[str, int]] = s.idle_at((s.replicas == 0).nonzero()[0].tolist())
             shares |= {c: {} for c in s.idle_classes.get(lost_site_id, ())}
             shares |= fill.changed(fill.shares)
@@ -69,6 +80,7 @@ class RerouteTable:
                 detour=Detour(lost_site_id=lost_site_id, shares=dict(sorted(shares.items()))),
                 filled=fill.filled(),
                 room=fill.room_usd_per_h(),
+                worth=flows.worth_usd_per_h,
             )
         return self._known[lost_site_id]
 

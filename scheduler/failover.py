@@ -2,12 +2,14 @@
 
 Decides nothing itself (the reroute table does); it makes sure that both ask the same question of
 the same observations, so that a drill's prediction is what then happens. A site that fails is
-looked up in the detours held; until they are worked out (`detours`), it is worked out alone.
+looked up in the detours held; until they are worked out (`detours`), or where so many replicas are
+missing that mending made one too dear, it is worked out alone.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from optimizer.plan import Plan
@@ -16,6 +18,10 @@ from optimizer.reroute import detour_plan, reroute, rerouted_problem
 from optimizer.reroute_table import RerouteTable, stands_on
 from scheduler.state import CycleState
 from scheduler.view import Drill, ShareMove
+from sites.errors import FatalError
+
+_DEARER_PART = 0.01
+"""A detour that was mended is used if that made it no dearer than this part of the plan's cost."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,16 +62,20 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
 
 
 def _rerouted(state: CycleState, asked: Problem, before: Plan, site_id: str) -> Plan:
-    """By the detours held where they answer this question, else by one worked out now; whole where
-    the plan in force does not stand on what the question knows.
+    """By the detours held where they answer this question well enough, else by one worked out now;
+    whole where the plan in force does not stand on what the question knows.
     """
     others = tuple(s for s in asked.lost_sites if s != site_id)
     standing = replace(asked, lost_sites=others, running=())
     held = state.held
     if held is not None and held.plan == before and held.problem == standing:
         detour = held.detours.answer(site_id, running=asked.running)
+        if detour.dearer_usd_per_h > _DEARER_PART * before.cost.total_usd_per_h:
+            with suppress(FatalError):  # the mended one is better than none
+                seen = held.detours.standing.seeing(asked.running)
+                detour = RerouteTable.on(seen).detour(site_id)
     elif stands_on(standing, before):
-        detour = RerouteTable(standing, before).answer(site_id, running=asked.running)
+        detour = RerouteTable(standing, before, running=asked.running).detour(site_id)
     else:
         return reroute(asked, before, lost_sites=(site_id,), running=asked.running)
     return detour_plan(standing, before, detour, running=asked.running)

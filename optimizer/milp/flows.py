@@ -98,9 +98,12 @@ class OpenProgram:
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             # pivots from a far vertex can end in numerical trouble that a cold start has not
             self._highs.clearSolver()
+            self._highs.setOptionValue("presolve", "choose")
             self._highs.run()
         if self._highs.getModelStatus() != highspy.HighsModelStatus.kOptimal:
             raise FatalError("HiGHS could not solve the flows of a reroute")
+        # presolve throws away where the problem stands
+        self._highs.setOptionValue("presolve", "off")
         solution = self._highs.getSolution()
         return np.array(solution.col_value), np.array(solution.row_dual)
 
@@ -136,6 +139,7 @@ class OpenProgram:
         basis.col_status = old_columns + [_LOWER] * (columns - len(old_columns))
         basis.row_status = old_rows + [_BASIC] * (rows - len(old_rows))
         _must(self._highs.setBasis(basis), "begin at a basis with")
+        self._highs.setOptionValue("presolve", "off")
 
 
 def _codes(statuses: list[Any]) -> NDArray[np.int8]:

@@ -32,7 +32,7 @@ _OVERFULL = 1e-9
 _CHEAPEST = 4
 """So many of the cheapest pairs of each class are columns from the start."""
 
-_MORE_PAIRS = 8
+_MORE_PAIRS = 30
 """So many more pairs of a class join in a round."""
 
 _ROUNDS = 40
@@ -44,10 +44,13 @@ _LINK_ROUNDS = 8
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flows:
-    """Parts of classes on pairs after a loss; a pair may be listed twice."""
+    """Parts of classes on pairs after a loss; a pair may be listed twice. `worth_usd_per_h` is what
+    a busy replica less at each placed group costs at least, whoever yields in the end.
+    """
 
     pairs: Pairs
     parts: Floats
+    worth_usd_per_h: Floats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +117,16 @@ class RerouteFlows:
                 spared=s.may_shed_bp(lost_site_id) / WHOLE_BP,
             )
         )
-        return Flows(pairs=found.pairs, parts=found.values[self._fixed_columns :])
+        return Flows(
+            pairs=found.pairs,
+            parts=found.values[self._fixed_columns :],
+            worth_usd_per_h=np.maximum(0.0, -self._busy(found.duals)),
+        )
+
+    def _busy(self, duals: Floats) -> Floats:
+        """The prices of the rows of groups."""
+        first = len(self.standing.class_ids) + self.standing.sites
+        return duals[first : first + self.standing.groups]
 
     def _price(self, pairs: Pairs) -> Floats:
         """Transfer, and what moving there costs (USD/h of the whole class)."""
@@ -261,8 +273,7 @@ class RerouteFlows:
         s, here = self.standing, self.standing.here
         classes = len(s.class_ids)
         worth, kw = duals[:classes], duals[classes : classes + s.sites]
-        busy = duals[classes + s.sites : classes + s.sites + s.groups]
-        per_busy = busy + s.busy_kw * kw[s.site_of]
+        per_busy = self._busy(duals) + s.busy_kw * kw[s.site_of]
         saved = worth[here.row] + here.busy * per_busy[here.group] - self._price(here)
         saved[known] = 0.0
         saved[case.closed[here.group] | case.moved[here.row]] = 0.0

@@ -140,6 +140,50 @@ def test_a_detour_for_replicas_seen_costs_what_the_best_flows_cost(
     assert moved.cost.total_usd_per_h <= best.cost.total_usd_per_h + 2e-3 * shed
 
 
+@settings(max_examples=100, deadline=None)
+@given(b.small_problems(max_classes=6), st.data())
+def test_a_mended_detour_says_how_much_dearer_it_is_at_most(
+    problem: Problem, data: st.DataObject
+) -> None:
+    """Against the flows worked out for the replicas seen; power is not counted."""
+    sites = tuple(
+        replace(s, supplies=tuple(replace(one, price_usd_per_kwh=(0.0,)) for one in s.supplies))
+        for s in problem.fleet.sites
+    )
+    problem = replace(
+        problem,
+        fleet=replace(problem.fleet, sites=sites),
+        plan_policy=replace(problem.plan_policy, carbon_usd_per_t=0.0),
+        classes=tuple(replace(c, protected=False) for c in problem.classes),
+    )
+    plan = greedy(problem)
+    running, lost = fewer(plan, data), any_site(problem, data)
+    mended = RerouteTable(problem, plan).answer(lost, running=running)
+    anew = RerouteTable(problem, plan, running=running).detour(lost)
+    reach = Reach(rerouted_problem(problem, plan, lost_sites=[lost], running=running))
+    shed = sum(shed_price_usd_per_h(reach, c) for c in reach.classes)
+    dear, cheap = (
+        detour_plan(problem, plan, detour, running=running).cost.total_usd_per_h
+        for detour in (mended, anew)
+    )
+    assert dear - cheap <= mended.dearer_usd_per_h + 2e-3 * shed
+
+
+@settings(max_examples=60, deadline=None)
+@given(b.rich_problems(max_classes=6), st.data())
+def test_a_plan_looked_at_before_is_rerouted_as_one_looked_at_anew(
+    problem: Problem, data: st.DataObject
+) -> None:
+    plan = greedy(problem)
+    assume(plan.groups)
+    before, running, lost = fewer(plan, data), fewer(plan, data), any_site(problem, data)
+    table = RerouteTable(problem, plan, running=before)
+    table.detour(lost)
+    again = RerouteTable.on(table.standing.seeing(running))
+    assert again.detour(lost) == RerouteTable(problem, plan, running=running).detour(lost)
+    assert table.detour(lost) == RerouteTable(problem, plan, running=before).detour(lost)
+
+
 @settings(max_examples=60, deadline=None)
 @given(b.small_problems(max_classes=6), st.data())
 def test_protected_traffic_is_shed_only_for_protected_traffic(
