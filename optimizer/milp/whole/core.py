@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from optimizer.milp.stopping import Watch
 from optimizer.milp.whole.matrix import Mask, Places, Whole
 from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
-from optimizer.milp.whole.simplex import EMPTY
+from optimizer.milp.whole.simplex import EMPTY, tame
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -184,6 +184,7 @@ class Core:
         relaxation.hold(np.flatnonzero(held.columns), self._rows())
         highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
+        tame(highs, whole.cost)
         if highs.passModel(relaxation.model()) == highspy.HighsStatus.kError:
             raise FatalError("HiGHS could not take the core of a search; report its problem")
         at = relaxation.places(self._at)

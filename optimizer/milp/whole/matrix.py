@@ -171,7 +171,8 @@ def _counted(matrix: Matrix) -> list[Places]:
 def _marks(matrix: Matrix, families: frozenset[str]) -> Mask:
     """Rows, those held back last, that belong to some of the families."""
     spans = (*matrix.spans, *matrix.lazy_spans)
-    return np.repeat([s.family in families for s in spans], [s.count for s in spans])
+    inside = np.array([s.family in families for s in spans], dtype=np.bool_)
+    return np.repeat(inside, np.array([s.count for s in spans], dtype=np.intp))
 
 
 def _bounds(plain: _Plain) -> tuple[Floats, Floats]:

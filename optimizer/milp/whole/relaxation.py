@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Watch, never
 from optimizer.milp.whole.matrix import Mask, Places, Whole, spans
-from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run
+from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run, tame
 from optimizer.tables import Floats
 
 INF = float("inf")
 
 _BROKEN = 1e-6
-"""Relative to a row's largest bound or coefficient."""
+"""Relative to what a row is measured by."""
 
 ARTIFICIAL = 1e-6
 """Requests/s nobody carries; a point with more is none."""
@@ -68,6 +68,7 @@ class Relaxation:
         self.met = np.zeros(whole.rows, dtype=np.bool_)
         self._watch = Watch()
         self._highs = fresh(self._watch)
+        tame(self._highs, whole.cost)
         self._place = np.full(whole.columns, -1, dtype=np.intp)
         self._row_place = np.full(whole.rows, -1, dtype=np.intp)
         self._columns: Places = np.zeros(0, dtype=np.intp)
@@ -337,8 +338,14 @@ def _standing(whole: Whole, columns: Places) -> Places:
 
 
 def _scale(whole: Whole) -> Floats:
-    """The largest coefficient of each row, by which what is broken is measured."""
-    scale: Floats = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+    """By what is measured whether a row is broken: its largest coefficient, or its limit where that
+    is smaller. A class that asks for 1e-6 requests/s has rows with such limits.
+    """
+    if whole.rows == 0:  # of no rows there is no largest
+        return np.zeros(0)
+    scale = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+    for limit in (np.abs(whole.row_lower), np.abs(whole.row_upper)):
+        scale = np.where(limit > 0, np.minimum(scale, limit), scale)
     return scale
 
 

@@ -75,6 +75,8 @@ def take_root(matrix: Matrix, *, limit: Limit | None = None) -> Root:
     """
     is_over = never if limit is None else limit.is_over
     whole = take_whole(matrix)
+    if whole.columns == 0 and not whole.is_void:  # nothing is asked for, nothing runs
+        return Root(whole=whole, bound=0.0)
     first = first_columns(matrix, upper=whole.upper, is_over=is_over)
     if is_over():
         return Root(whole=whole, bound=first.bound)
@@ -95,6 +97,9 @@ def search(
     raises KeyboardInterrupt where there is none yet.
     """
     found = Found(bound=root.bound)
+    if root.whole.columns == 0 and not root.whole.is_void:
+        found.values, found.cost = np.zeros(0), 0.0
+        return Searched(found=found)
     if root.relaxation is None or root.relaxed is None:
         return Searched(found=found, hit_limit=TIME_LIMIT)
     if root.relaxed.is_empty:
