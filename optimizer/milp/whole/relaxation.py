@@ -8,7 +8,7 @@ artificial traffic in it is still a bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,14 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Watch, never
-from optimizer.milp.whole.matrix import Mask, Places, Whole, spans
-from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run
+from optimizer.milp.whole.groups import Alone, Groups
+from optimizer.milp.whole.matrix import Mask, NewRow, Places, Whole, joined, spans
+from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run, tame
 from optimizer.tables import Floats
 
 INF = float("inf")
 
 _BROKEN = 1e-6
-"""Relative to a row's largest bound or coefficient."""
+"""Relative to what a row is measured by."""
 
 ARTIFICIAL = 1e-6
 """Requests/s nobody carries; a point with more is none."""
@@ -42,7 +43,8 @@ class Relaxed:
     """Optimum of a relaxation. `bound` holds for every point within the bounds given (USD/h; inf:
     there is none). `values` and `reduced` are by column, `balance_price` by balance row;
     `artificial` is traffic nobody carries (inf: rounds of rows were spent, this is no point).
-    `is_stopped`: time was over before the optimum, so only the bound means anything.
+    `is_stopped`: time was over before the optimum, so only the bound means anything. `alone`: sites
+    at the prices of the other rows (None: there are no prices).
     """
 
     bound: float
@@ -51,6 +53,7 @@ class Relaxed:
     balance_price: Floats
     artificial: float
     is_stopped: bool = False
+    alone: Alone | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -61,13 +64,16 @@ class Relaxed:
 class Relaxation:
     """One HiGHS object, warm from solve to solve."""
 
-    def __init__(self, whole: Whole, *, first: Places) -> None:
-        """`first`: the flow columns held from the start, with the waiting rows they stand in."""
+    def __init__(self, whole: Whole, *, first: Places, near: Places | None = None) -> None:
+        """`first`: the flow columns held from the start, with the waiting rows they stand in;
+        `near`: more of them, whose rows come when they are broken (all at once are slow).
+        """
         self.whole = whole
         self.seen = np.zeros(whole.columns, dtype=np.bool_)
         self.met = np.zeros(whole.rows, dtype=np.bool_)
         self._watch = Watch()
         self._highs = fresh(self._watch)
+        tame(self._highs, whole.cost)
         self._place = np.full(whole.columns, -1, dtype=np.intp)
         self._row_place = np.full(whole.rows, -1, dtype=np.intp)
         self._columns: Places = np.zeros(0, dtype=np.intp)
@@ -76,9 +82,11 @@ class Relaxation:
         self._lower, self._upper = whole.lower.copy(), whole.upper.copy()
         self._scale = _scale(whole)
         self._penalty = _penalty(whole)
+        self.groups = Groups(whole)
         self._add_rows(_standing(whole, first))
         self._add_artificial()
-        self._add_columns(np.union1d(np.flatnonzero(~whole.flow), first))
+        more = first if near is None else np.union1d(first, near)
+        self._add_columns(np.union1d(np.flatnonzero(~whole.flow), more))
 
     @property
     def held(self) -> Places:
@@ -107,6 +115,22 @@ class Relaxation:
         self._set_bounds(self.whole.lower, self.whole.upper)
         self._add_rows(rows[self._row_place[rows] < 0])
         self._add_columns(columns[self._place[columns] < 0])
+
+    def join(self, rows: Sequence[NewRow]) -> None:
+        """Take rows that hold for every point, and have the solver hold them."""
+        before = self.whole.rows
+        self.whole = joined(self.whole, rows)
+        self.met = np.append(self.met, np.ones(len(rows), dtype=np.bool_))
+        self._row_place = np.append(self._row_place, np.full(len(rows), -1, dtype=np.intp))
+        self._scale = _scale(self.whole)
+        self._add_rows(np.arange(before, self.whole.rows))
+
+    def let_go(self, since: int, *, idle: bool) -> None:
+        """Forget rows from that one on: all, or those `idle` in the optimum last found."""
+        loose = self._rows >= since
+        loose &= self._idle() | (not idle)
+        self.met[self._rows[loose]] = False
+        self._let_go(loose)
 
     def solve(
         self, lower: Floats, upper: Floats, *, is_over: Callable[[], bool] = never
@@ -152,7 +176,7 @@ class Relaxation:
             proven = max(proven, answer.bound)
             if status == STOPPED:
                 return replace(answer, bound=proven, is_stopped=True)
-            missing, broken = self._priced(answer.reduced), self._broken(answer.values)
+            missing, broken = self._priced(answer), self._broken(answer.values)
             if len(missing) == 0 and len(broken) == 0:
                 break
             if self._watch.is_over():
@@ -183,12 +207,14 @@ class Relaxation:
     def _let_go(self, loose: Mask) -> None:
         if not loose.any():
             return
-        basis = self._highs.getBasis()
+        basis, was_idle = self._highs.getBasis(), not (loose & ~self._idle()).any()
         gone = np.flatnonzero(loose).astype(np.int32)
         must(self._highs.deleteRows(len(gone), gone), "let go of rows")
         self._row_place[self._rows[gone]] = -1
         self._rows = self._rows[~loose]
         self._row_place[self._rows] = np.arange(len(self._rows))
+        if not was_idle:  # what is left is no basis
+            return
         basis.row_status = [
             one for one, away in zip(basis.row_status, loose, strict=True) if not away
         ]
@@ -207,37 +233,56 @@ class Relaxation:
         duals[(duals < 0) & np.isposinf(whole.row_upper[self._rows])] = 0.0
         paid = np.flatnonzero(duals)
         rows, duals = self._rows[paid], duals[paid]
-        length = np.diff(whole.start)[rows]
-        entry = spans(whole.start[rows], length)
-        reduced = whole.cost - np.bincount(
-            whole.index[entry],
-            weights=whole.value[entry] * np.repeat(duals, length),
-            minlength=whole.columns,
-        )
+        inside = rows < len(self.groups.local)
+        inside[inside] = self.groups.local[rows[inside]]
+        outer = whole.cost - self._charged(rows[~inside], duals[~inside])
+        reduced = outer - self._charged(rows[inside], duals[inside])
+        alone = self.groups.at(outer, self._lower, self._upper)
         return Relaxed(
-            bound=self._proven(rows, duals, reduced),
+            bound=max(
+                self._proven(rows, duals, reduced, ends=reduced != 0),
+                self._proven(rows[~inside], duals[~inside], outer, ends=~self.groups.inside)
+                + alone.bound,
+            ),
             values=values,
             reduced=reduced,
             balance_price=np.array(solution.row_dual)[self._row_place[whole.balance]],
             artificial=float(column_value[: self._artificial].sum()),
+            alone=alone,
         )
 
-    def _proven(self, rows: Places, duals: Floats, reduced: Floats) -> float:
-        """What the duals of some rows prove (USD/h): rows at the limit they pay for, columns at the
-        bound they are drawn to. Holds for any duals; columns and rows not held are in it.
+    def _charged(self, rows: Places, duals: Floats) -> Floats:
+        """What the duals of some rows charge each column."""
+        whole = self.whole
+        length = np.diff(whole.start)[rows]
+        entry = spans(whole.start[rows], length)
+        paid = whole.value[entry] * np.repeat(duals, length)
+        charged = np.zeros(whole.columns)
+        np.add.at(charged, whole.index[entry], paid)
+        return charged
+
+    def _proven(self, rows: Places, duals: Floats, reduced: Floats, *, ends: Mask) -> float:
+        """What the duals of some rows prove (USD/h): rows at the limit they pay for, of columns the
+        `ends` at the bound they are drawn to. Holds for any duals; what is not held is in it.
         """
         whole = self.whole
         limit = np.where(duals > 0, whole.row_lower[rows], whole.row_upper[rows])
         end = np.where(reduced > 0, self._lower, self._upper)
-        drawn = (np.abs(reduced) > _NEGATIVE) | np.isfinite(end)
+        drawn = ends & ((np.abs(reduced) > _NEGATIVE) | np.isfinite(end))
         return float(duals @ limit) + float(reduced[drawn] @ end[drawn])
 
-    def _priced(self, reduced: Floats) -> Places:
-        """Columns to enter: those that could take most off."""
-        out = np.flatnonzero((self._place < 0) & (reduced < -_NEGATIVE) & (self._upper > 0))
+    def _priced(self, answer: Relaxed) -> Places:
+        """Columns to enter, those that could take most off: what replicas take that pay, and those
+        outside sites. What a site takes that does not pay, rows that wait would charge for.
+        """
+        wanted = ~self.groups.inside
+        if answer.alone is not None:
+            wanted[answer.alone.takes] = True
+        wanted &= answer.reduced < -_NEGATIVE
+        out = np.flatnonzero(wanted & (self._place < 0) & (self._upper > 0))
         if len(out) <= _FEW:
             return out
-        worth = reduced[out] * self._upper[out]
+        worth = answer.reduced[out] * self._upper[out]
         return np.sort(out[np.argsort(worth, kind="stable")[:_FEW]])
 
     def breaks(self, values: Floats) -> bool:
@@ -337,8 +382,14 @@ def _standing(whole: Whole, columns: Places) -> Places:
 
 
 def _scale(whole: Whole) -> Floats:
-    """The largest coefficient of each row, by which what is broken is measured."""
-    scale: Floats = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+    """By what is measured whether a row is broken: its largest coefficient, or its limit where that
+    is smaller. A class that asks for 1e-6 requests/s has rows with such limits.
+    """
+    if whole.rows == 0:  # of no rows there is no largest
+        return np.zeros(0)
+    scale = np.maximum.reduceat(np.abs(whole.value), whole.start[:-1])
+    for limit in (np.abs(whole.row_lower), np.abs(whole.row_upper)):
+        scale = np.where(limit > 0, np.minimum(scale, limit), scale)
     return scale
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from optimizer.milp.scale.solve import solve_at_scale
+from optimizer.milp.whole.matrix import take_whole
+from optimizer.milp.whole.relaxation import Relaxation
 from optimizer.milp.whole.solve import solve_whole
 from optimizer.outcome import SolveStatus
 from optimizer.policy import GroupBound
@@ -17,6 +20,7 @@ from tests.optimizer import builders as b
 from tests.optimizer.hostile import hostile_problems
 from tests.optimizer.scale.test_scale import plain
 from tests.optimizer.test_hostile import POLICY, is_clear
+from tests.optimizer.whole.test_whole import matrix_of
 
 
 @settings(
@@ -33,6 +37,47 @@ def test_figures_at_the_ends_of_what_facts_allow_end_in_a_clear_outcome(problem:
         again = solve_at_scale(problem, start=found.plan, known=found.prices)
         assert is_clear(problem, again)
         assert again.status in (SolveStatus.OPTIMAL, SolveStatus.LIMIT)
+
+
+@settings(
+    max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(hostile_problems())
+def test_to_the_tree_over_arrays_as_well(problem: Problem) -> None:
+    problem = plain(problem)
+    found = solve_whole(problem)
+    assert is_clear(problem, found)
+    assert found.status in (SolveStatus.OPTIMAL, SolveStatus.LIMIT, SolveStatus.INFEASIBLE)
+
+
+def test_prices_of_a_billion_are_scaled_in_the_tree() -> None:
+    """Traffic left out is penalised by up to 10^7 times the dearest column: HiGHS gave up there."""
+    problem = b.problem(
+        sites=[b.site(pools=[b.pool(count=1, price=1e9)])],
+        classes=[b.traffic_class(priority=0), b.traffic_class("d", rate_rps=1e-6)],
+        plan_policy=replace(POLICY, shed_usd_per_mtok=1e9),
+    )
+    found = solve_whole(problem)
+    assert found.status is SolveStatus.OPTIMAL and found.plan is not None
+    # one replica, which "c" fills: "d" is shed, at $1 800/h, and a billion hides that from solvers
+    assert found.bound_usd_per_h == pytest.approx(1e9, rel=1e-5)
+    assert found.plan.cost.total_usd_per_h == pytest.approx(1e9, rel=1e-5)
+
+
+def test_a_problem_without_rows_has_the_empty_plan_in_the_tree() -> None:
+    found = solve_whole(b.problem(classes=[]))
+    assert found.status is SolveStatus.OPTIMAL and found.plan is not None
+
+
+def test_what_next_to_no_traffic_breaks_is_seen_by_the_tree() -> None:
+    """The limit of its spread is 1e-6 req/s: measured by a coefficient, all at one site kept it."""
+    problem = b.two_sites(classes=[b.traffic_class(rate_rps=1e-6, spread_sites=2)])
+    matrix = matrix_of(problem)
+    whole = take_whole(matrix)
+    relaxation = Relaxation(whole, first=np.zeros(0, dtype=np.intp))
+    values = np.zeros(whole.columns)
+    values[matrix.horizon[0].column("x")[0]] = 1e-6
+    assert relaxation.breaks(values)
 
 
 def test_a_floor_that_no_move_may_reach_is_no_plan() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from benchmarks.fleets import facility_location
 from optimizer.arcs import find_arcs
 from optimizer.explain import explain_plan
@@ -42,15 +44,32 @@ def test_priced_sites_go_to_the_tree_with_the_same_outcome() -> None:
     assert check_plan(problem, outcome.plan) == ()
 
 
-def test_one_site_without_a_price_and_the_plain_search_goes_on() -> None:
-    problem = facility_location(sites=12, classes=60, seed=1)
-    *others, last = problem.fleet.sites
-    free = replace(last, fixed_price_usd_per_h=0.0)
-    mixed = replace(problem, fleet=replace(problem.fleet, sites=(*others, free)))
+def freed(problem: Problem, count: int) -> Problem:
+    """The last sites, so many, without a fixed price."""
+    sites = problem.fleet.sites
+    free = tuple(replace(site, fixed_price_usd_per_h=0.0) for site in sites[-count:])
+    return replace(problem, fleet=replace(problem.fleet, sites=(*sites[:-count], *free)))
 
-    assert last.fixed_price_usd_per_h > 0
-    assert not question(mixed)
-    assert method(mixed) == PLAIN
+
+def test_where_half_the_sites_have_no_price_the_plain_search_goes_on() -> None:
+    problem = facility_location(sites=12, classes=60, seed=1)
+
+    assert question(freed(problem, 5))
+    assert method(freed(problem, 5)) == TREE
+    assert not question(freed(problem, 6))
+    assert method(freed(problem, 6)) == PLAIN
+
+
+def test_a_large_fleet_whose_campuses_have_neither_hardware_nor_price_goes_to_the_tree(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("LARGE_ARCS", "PARTED_ARCS", "HASTY_ARCS", "HASTY_ARCS_PER_S"):
+        monkeypatch.setattr(f"optimizer.solve.{name}", 0)
+    problem = facility_location(sites=12, classes=60, seed=1)
+
+    assert {s.fixed_price_usd_per_h for s in problem.fleet.sites if not s.pools} == {0.0}
+    assert method(problem) == TREE
+    assert method(freed(problem, 1)) == TREE
 
 
 def test_protected_classes_and_few_arcs_stay_with_the_plain_search() -> None:
