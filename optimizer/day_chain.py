@@ -46,6 +46,11 @@ ALONE_PART = 0.5
 much again where it comes to no good plan. The window has the rest, at least what this leaves.
 """
 
+OVERRUN = 1.5
+"""What an hour that begins alone takes, in parts of its time, where its search alone is repeated and
+its window is set up anew: so that hours before leave the last ones theirs.
+"""
+
 POOR_GAP = 0.15
 """Beyond this gap an hour alone is looked at once more, with another search."""
 
@@ -91,7 +96,7 @@ class Chain:
         those before it. Raises KeyboardInterrupt where one came before the last hour.
         """
         method = f"milp hour by hour, {self._window} h in sight"
-        spent_s = 0.0
+        since_s = since(self._clock)
         for at in range(self._count):
             ahead = range(at, min(at + self._window, self._count))
             asked = Horizon(
@@ -105,8 +110,7 @@ class Chain:
                     for class_id, rates in sorted(self._pending.items())
                 },
             )
-            found = self._search(asked, self._share(budget, at=at, spent_s=spent_s))
-            spent_s += found.searched_s
+            found = self._search(asked, self._share(budget, at=at, spent_s=since_s()))
             self.nodes += found.nodes
             if found.hit_limit == INTERRUPT and at + 1 < self._count:
                 raise KeyboardInterrupt  # hours without the rest are no schedule
@@ -128,7 +132,8 @@ class Chain:
             return replace(budget, time_s=first_s)
         if self._clock is None:
             return replace(budget, time_s=(budget.time_s - first_s) / others)
-        return replace(budget, time_s=max(0.0, budget.time_s - spent_s) / (self._count - at))
+        left_s = max(0.0, budget.time_s - spent_s) / (self._count - at)
+        return replace(budget, time_s=left_s / OVERRUN if self._begins_alone else left_s)
 
     def _search(self, asked: Horizon, budget: Budget) -> HoursAnswer:
         """An hour's plan among what the hour before runs and the relaxation uses, starting from
@@ -138,9 +143,8 @@ class Chain:
         runs = {r.group.group_id: r.replicas for r in self._running} if self._planned else {}
         since_s = since(self._clock)
         alone = self._alone(asked, budget, since_s) if self._begins_alone else None
-        took_s = since_s()
         least_s = budget.time_s * (1 - ALONE_PART)
-        left = replace(budget, time_s=max(least_s, budget.time_s - took_s))
+        left = replace(budget, time_s=max(least_s, budget.time_s - since_s()))
         start = runs if alone is None else alone.replicas
         known = alone.cuts if alone else None
         if start:
@@ -154,9 +158,8 @@ class Chain:
                 clock=self._clock,
             )
             if found.periods or found.hit_limit:
-                return replace(found, searched_s=found.searched_s + took_s)
-        found = search_hours(asked, left, known=known, clock=self._clock)
-        return replace(found, searched_s=found.searched_s + took_s)
+                return found
+        return search_hours(asked, left, known=known, clock=self._clock)
 
     def _alone(self, asked: Horizon, budget: Budget, since_s: Callable[[], float]) -> _Alone | None:
         """The hour at hand as a steady state by itself, starting from the hour before; None where

@@ -51,7 +51,7 @@ hours that knows little of what losses cost comes to no good plan in its time.
 PERIODS_MOST = 168
 """Hours of a schedule: a week."""
 
-BOUND_PART = 0.2
+BOUND_PART = 0.15
 """Part of the time limit that the bound of a rolling plan may take; the hours share the rest."""
 
 _SIGHT_H = 2

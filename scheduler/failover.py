@@ -9,7 +9,6 @@ missing that mending made one too dear, it is worked out alone.
 from __future__ import annotations
 
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from optimizer.plan import Plan
@@ -26,11 +25,14 @@ _DEARER_PART = 0.01
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failover:
-    """The answer to a loss: the plan, and the problem it answers."""
+    """The answer to a loss: the plan, and the problem it answers; `trouble` on the way to it, for
+    whoever runs the fleet.
+    """
 
     problem: Problem
     plan: Plan
     drill: Drill
+    trouble: str = ""
 
 
 def predict_failover(state: CycleState, site_id: str) -> Failover | None:
@@ -44,7 +46,7 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
     before = state.desired.plan
     asked = state.problem_now(ready_only=True)
     lost = (site_id,)
-    plan = _rerouted(state, asked, before, site_id)
+    plan, trouble = _rerouted(state, asked, before, site_id)
     return Failover(
         problem=rerouted_problem(asked, before, lost_sites=lost, running=asked.running),
         plan=plan,
@@ -58,27 +60,31 @@ def predict_failover(state: CycleState, site_id: str) -> Failover | None:
             cost_before_usd_per_h=before.cost.total_usd_per_h,
             cost_after_usd_per_h=plan.cost.total_usd_per_h,
         ),
+        trouble=trouble,
     )
 
 
-def _rerouted(state: CycleState, asked: Problem, before: Plan, site_id: str) -> Plan:
+def _rerouted(state: CycleState, asked: Problem, before: Plan, site_id: str) -> tuple[Plan, str]:
     """By the detours held where they answer this question well enough, else by one worked out now;
-    whole where the plan in force does not stand on what the question knows.
+    whole where the plan in force does not stand on what the question knows. Also what went wrong.
     """
+    trouble = ""
     others = tuple(s for s in asked.lost_sites if s != site_id)
     standing = replace(asked, lost_sites=others, running=())
     held = state.held
     if held is not None and held.plan == before and held.problem == standing:
         detour = held.detours.answer(site_id, running=asked.running)
         if detour.dearer_usd_per_h > _DEARER_PART * before.cost.total_usd_per_h:
-            with suppress(FatalError):  # the mended one is better than none
+            try:
                 seen = held.detours.standing.seeing(asked.running)
                 detour = RerouteTable.on(seen).detour(site_id)
+            except FatalError as error:  # the mended one is better than none
+                trouble = f"reroute mended, not worked out anew, so it may shed too much: {error}"
     elif stands_on(standing, before):
         detour = RerouteTable(standing, before, running=asked.running).detour(site_id)
     else:
-        return reroute(asked, before, lost_sites=(site_id,), running=asked.running)
-    return detour_plan(standing, before, detour, running=asked.running)
+        return reroute(asked, before, lost_sites=(site_id,), running=asked.running), trouble
+    return detour_plan(standing, before, detour, running=asked.running), trouble
 
 
 def share_moves(before: Plan, after: Plan) -> tuple[ShareMove, ...]:

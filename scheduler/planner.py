@@ -161,6 +161,8 @@ class Planner:
         self.settle_question()
         answer = predict_failover(self._state, site_id)
         assert answer is not None, "sites are lost only while a plan is in force"
+        if answer.trouble:
+            effects.append(Alert(text=answer.trouble, site_id=site_id))
         order = self.new_order(ChangeReason.FAILOVER)
         change = reroute_change(self._state, answer.problem, answer.plan, now_ms=now_ms)
         if change.phases:

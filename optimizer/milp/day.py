@@ -96,7 +96,7 @@ class HoursAnswer:
     `proven`: within the gap asked for. `bound_usd` holds for any plans of these hours, of a search
     among few groups there is none. `cuts` of each planned hour hold for every plan of it.
     `horizon_usd`: what all hours come to, those only looked at included, once the planned ones'
-    losses are priced. `searched_s`: what the solver took, 0 without a clock.
+    losses are priced.
     """
 
     status: PointStatus
@@ -108,7 +108,6 @@ class HoursAnswer:
     proven: bool = False
     horizon_usd: float = inf
     cuts: tuple[tuple[SurvivalCut, ...], ...] = ()
-    searched_s: float = 0.0
 
     @property
     def cost_usd(self) -> float:
@@ -171,7 +170,6 @@ def search_hours(
             nodes=best.nodes + point.nodes,
             bound_usd=max(best.bound_usd, -inf if holds or near is not None else point.bound),
             hit_limit=point.hit_limit or best.hit_limit,
-            searched_s=rounds.spent_s,
         )
         if point.status in (PointStatus.INFEASIBLE, PointStatus.NONE):
             if not holds:

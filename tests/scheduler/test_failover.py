@@ -68,6 +68,7 @@ def test_if_the_solver_errs_the_mended_answer_is_used(monkeypatch: pytest.Monkey
     found = predict_failover(stale("b"), "a")
     assert found is not None
     assert {s.class_id: s.basis_points for s in found.plan.shed} == {"strict": WHOLE_BP}
+    assert "HiGHS could not solve the flows of a reroute" in found.trouble
 
 
 def test_what_mending_answers_well_enough_is_not_worked_out(
