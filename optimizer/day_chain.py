@@ -47,8 +47,8 @@ much again where it comes to no good plan. The window has the rest, at least wha
 """
 
 OVERRUN = 1.5
-"""What an hour that begins alone takes, in parts of its time, where its search alone is repeated and
-its window is set up anew: so that hours before leave the last ones theirs.
+"""What an hour that begins alone takes, in parts of its time, where its search alone is repeated
+and its window is set up anew: so that hours before leave the last ones theirs.
 """
 
 POOR_GAP = 0.15
