@@ -37,6 +37,8 @@ from sites.telemetry import ReplicaState
 
 REQUESTS_PER_S = 10.0
 PATIENCE_S = 90.0
+HANDED_OVER_MS = 20_000
+"""By when agents have handed over what they recorded."""
 PORTS = {"127.0.0.1:181": "127.0.0.1:311", "127.0.0.1:182": "127.0.0.1:312"}
 PORTS["127.0.0.1:183"] = "127.0.0.1:313"
 GATEWAY = "gateway"
@@ -229,11 +231,17 @@ class Stage:
     # Judging.
 
     def require_complete_audit(self) -> None:
-        """Every tenant's audit is complete and without breach, and the ledger verifies."""
+        """Every tenant's audit is complete and without breach, and the ledger verifies. What agents
+        have not handed over yet, an audit rightly misses: that is waited for.
+        """
         for tenant in self.view().problem.tenants:
-            code, said = self.command(
-                "audit", "residency", "--tenant", tenant.tenant_id, "-o", "json"
-            )
+            until_ms = self.clock.monotonic_ms() + HANDED_OVER_MS
+            while True:
+                code, said = self.command(
+                    "audit", "residency", "--tenant", tenant.tenant_id, "-o", "json"
+                )
+                if code == 0 or self.clock.monotonic_ms() >= until_ms:
+                    break
             assert code == 0, said
         code, said = self.command("audit", "verify")
         assert code == 0, said

@@ -98,9 +98,11 @@ def crowded(*, sites: int = 12, sizes: int = 4) -> Problem:
     )
 
 
-def tough(*, node_limit: int) -> Problem:
-    """Eight sites short of power, six services that share variants: a search tree of thousands."""
-    ids = [f"s{i}" for i in range(8)]
+def tough(*, node_limit: int, sites: int = 8, times: float = 1.0) -> Problem:
+    """Sites short of power, six services that share variants: a search tree of thousands. With 16
+    sites asked `times` 3 as much a tree of minutes.
+    """
+    ids = [f"s{i}" for i in range(sites)]
     variants = [f"v{i}" for i in range(6)]
     return b.problem(
         sites=[
@@ -133,7 +135,7 @@ def tough(*, node_limit: int) -> Problem:
             b.traffic_class(
                 f"c{i}",
                 service_id=f"svc{i}",
-                rate_rps=3.3 + 2.7 * i,
+                rate_rps=times * (3.3 + 2.7 * i),
                 bytes_per_request=2e3 * (i + 1),
             )
             for i in range(len(variants))

@@ -14,7 +14,7 @@ from optimizer.solve import solve
 from tests.optimizer.milp.cases import tough
 
 solve(tough(node_limit=20))
-problem = tough(node_limit=10**9)
+problem = tough(node_limit=10**9, sites=16, times=3.0)
 policy = replace(problem.plan_policy, gap_limit=0.0, time_limit_s=200.0)
 print("ready", flush=True)
 outcome = solve(replace(problem, plan_policy=policy))
