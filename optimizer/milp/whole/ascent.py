@@ -40,12 +40,9 @@ _NEAR = 12
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class First:
-    """The traffic columns a relaxation starts with, and a floor under every plan's cost (USD/h).
-    `near`: others that may be needed, each class's cheapest.
-    """
+    """The traffic columns a relaxation starts with, and a floor under every plan's cost (USD/h)."""
 
     columns: Places
-    near: Places
     bound: float
 
 
@@ -158,7 +155,7 @@ def first_columns(matrix: Matrix, *, upper: Floats, is_over: Callable[[], bool] 
     found = np.zeros(len(market.order), dtype=np.bool_)
     columns = matrix.horizon[0].column("x").astype(np.intp)
     if len(found) == 0:
-        return First(columns=columns, near=columns, bound=least)
+        return First(columns=columns, bound=least)
     price = market.opening()
     steps = int(np.clip(_WORK // len(found), _FEWEST_STEPS, _STEPS))
     size, waited = 1.0, 0
@@ -186,7 +183,7 @@ def first_columns(matrix: Matrix, *, upper: Floats, is_over: Callable[[], bool] 
         if waited >= _PATIENCE:
             size, waited = size * _SHRINK, 0
     wanted = market.take(best).wanted | (carried > _CARRIED * market.rate[market.cls])
-    near = np.zeros(len(found), dtype=np.bool_)
-    found[market.order], near[market.order] = wanted, market.near(best) & ~wanted
+    wanted |= market.near(best)
+    found[market.order] = wanted
     floor -= _ROUNDING * abs(scale)
-    return First(columns=columns[found], near=columns[near], bound=least + max(0.0, floor))
+    return First(columns=columns[found], bound=least + max(0.0, floor))

@@ -140,23 +140,11 @@ class Core:
         columns[self._flow[_least(dear, _NEAR_COLUMNS * len(self._asked))]] = True
         unused = self._at[~seen[self._at]]
         closed = np.ones(len(unused), dtype=np.bool_)
-        closed[_least(self._loss()[unused], len(self._at) - len(unused))] = False
+        closed[_least(reduced[unused], len(self._at) - len(unused))] = False
         upper[unused[closed]] = whole.lower[unused[closed]]
         escape = np.full(len(self._asked), INF)
         kept = _Held(columns=columns, escape=escape, lower=whole.lower, upper=upper)
         return self._solve(kept, budget, guess=None)
-
-    def _loss(self) -> Floats:
-        """What a unit of each column costs beyond what it earns at the relaxation's prices (USD/h).
-        In a site that is seen with the site alone: reduced costs tell it for one of many bases.
-        """
-        loss, alone, groups = self._root.reduced.copy(), self._root.alone, self._relaxation.groups
-        if alone is not None:
-            loss[groups.site_column] = alone.opened
-            loss[groups.count] = alone.each
-            of_site = groups.count[groups.opened]
-            loss[of_site] = np.maximum(loss[of_site], alone.opened[groups.site])
-        return loss
 
     def search(self, width: float, budget: Budget, *, guess: Floats | None) -> Answer:
         """The best point with columns up to `width` times what serving a class typically costs

@@ -64,9 +64,9 @@ class Relaxed:
 class Relaxation:
     """One HiGHS object, warm from solve to solve."""
 
-    def __init__(self, whole: Whole, *, first: Places, near: Places | None = None) -> None:
-        """`first`: the flow columns held from the start, with the waiting rows they stand in;
-        `near`: more of them, whose rows come when they are broken (all at once are slow).
+    def __init__(self, whole: Whole, *, first: Places) -> None:
+        """`first`: the flow columns held from the start; rows that wait come when they are broken:
+        all of these columns' at once take ten times as long.
         """
         self.whole = whole
         self.seen = np.zeros(whole.columns, dtype=np.bool_)
@@ -83,10 +83,9 @@ class Relaxation:
         self._scale = _scale(whole)
         self._penalty = _penalty(whole)
         self.groups = Groups(whole)
-        self._add_rows(_standing(whole, first))
+        self._add_rows(np.flatnonzero(~whole.waiting))
         self._add_artificial()
-        more = first if near is None else np.union1d(first, near)
-        self._add_columns(np.union1d(np.flatnonzero(~whole.flow), more))
+        self._add_columns(np.union1d(np.flatnonzero(~whole.flow), first))
 
     @property
     def held(self) -> Places:
@@ -125,10 +124,9 @@ class Relaxation:
         self._scale = _scale(self.whole)
         self._add_rows(np.arange(before, self.whole.rows))
 
-    def let_go(self, since: int, *, idle: bool) -> None:
-        """Forget rows from that one on: all, or those `idle` in the optimum last found."""
-        loose = self._rows >= since
-        loose &= self._idle() | (not idle)
+    def let_go(self, since: int) -> None:
+        """Forget rows from that one on that bind nothing in the optimum last found."""
+        loose = self._idle() & (self._rows >= since)
         self.met[self._rows[loose]] = False
         self._let_go(loose)
 
@@ -207,14 +205,12 @@ class Relaxation:
     def _let_go(self, loose: Mask) -> None:
         if not loose.any():
             return
-        basis, was_idle = self._highs.getBasis(), not (loose & ~self._idle()).any()
+        basis = self._highs.getBasis()
         gone = np.flatnonzero(loose).astype(np.int32)
         must(self._highs.deleteRows(len(gone), gone), "let go of rows")
         self._row_place[self._rows[gone]] = -1
         self._rows = self._rows[~loose]
         self._row_place[self._rows] = np.arange(len(self._rows))
-        if not was_idle:  # what is left is no basis
-            return
         basis.row_status = [
             one for one, away in zip(basis.row_status, loose, strict=True) if not away
         ]
@@ -371,14 +367,6 @@ class Relaxation:
             ),
             "take rows",
         )
-
-
-def _standing(whole: Whole, columns: Places) -> Places:
-    """Rows that never wait and those that some of the columns stand in."""
-    there = ~whole.waiting
-    entry = spans(whole.column_start[columns], np.diff(whole.column_start)[columns])
-    there[whole.row_of[entry]] = True
-    return np.flatnonzero(there)
 
 
 def _scale(whole: Whole) -> Floats:

@@ -35,9 +35,8 @@ _WIDTHS = (0.3, 0.6, 1.2)
 _ROUNDS = 12
 """Widths of the searches for a start; then all columns, until no row is broken any more."""
 
-_ROUNDINGS, _LIFT, _WORTH = 20, 0.02, 0.4
-"""Rounds of rounded rows, each of which closes such a part of the gap left, and the part that they
-close together from which they stay: the tree takes several times as long over them."""
+_ROUNDINGS, _LIFT = 20, 2e-5
+"""Rounds of rounded rows, each of which lifts the bound by such a part of it."""
 
 _FEW = 20_000
 """So many traffic columns are held all at once."""
@@ -85,7 +84,7 @@ def take_root(matrix: Matrix, *, limit: Limit | None = None) -> Root:
     first = first_columns(matrix, upper=whole.upper, is_over=is_over)
     if is_over():
         return Root(whole=whole, bound=first.bound)
-    relaxation = Relaxation(whole, first=first.columns, near=first.near)
+    relaxation = Relaxation(whole, first=first.columns)
     relaxed = relaxation.solve(whole.lower, whole.upper, is_over=is_over)
     if relaxed.is_stopped:
         return Root(whole=whole, bound=max(relaxed.bound, first.bound))
@@ -200,15 +199,10 @@ class _Rounds:
                 return
             self._core.renew(relaxed)
             lift = relaxed.bound - before.bound
-            if relaxed.is_empty or lift <= _LIFT * (found.cost - before.bound):
+            if relaxed.is_empty or self._is_closed() or lift <= _LIFT * abs(before.bound):
                 break
-        if relaxed is self._root or relaxed.is_empty:
-            return
-        lifted = relaxed.bound - self._root.bound
-        pays = lifted >= _WORTH * (found.cost - self._root.bound)
-        relaxation.let_go(since, idle=pays)
-        if not pays:
-            self._core.renew(self._root)
+        if relaxed is not self._root and not relaxed.is_empty:
+            relaxation.let_go(since)
 
     def _relaxed(self) -> Relaxed:
         whole = self._relaxation.whole
