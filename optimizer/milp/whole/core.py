@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Watch
-from optimizer.milp.whole.groups import Alone
 from optimizer.milp.whole.matrix import Mask, Places, Whole
 from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
 from optimizer.milp.whole.simplex import EMPTY, tame
@@ -28,7 +27,6 @@ _ESCAPED = 1e-6
 """Part of a class on its escape from which it gets all its columns."""
 
 _TOLERANCE = 1e-7
-_ROUNDING = 1e-9
 _NEAR_COLUMNS = 10
 """Columns per class, on average, that a first point is looked for with."""
 
@@ -65,11 +63,10 @@ class Answer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Held:
-    """What a search holds: columns, the price of each class's escape, whole columns' bounds."""
+    """What a search holds: columns, the price of each class's escape, whole columns' most."""
 
     columns: Mask
     escape: Floats
-    lower: Floats
     upper: Floats
 
 
@@ -88,18 +85,13 @@ class Core:
         self._price = root.balance_price
         self._typical = float(np.mean(np.abs(self._price) * self._asked)) if len(unit) else 0.0
         self._wide = np.zeros(len(whole.balance), dtype=np.bool_)
-        self._lower, self._upper = whole.lower.copy(), whole.upper.copy()
+        self._upper = whole.upper.copy()
         self._tied = _tied(whole)
         self.is_everything = False
 
     def learn(self, point: Relaxed) -> None:
         """Classes may pay what they pay at this point: columns of that price are held too."""
         self._price = np.maximum(self._price, point.balance_price)
-
-    def renew(self, root: Relaxed) -> None:
-        """From now on `root` is the relaxation's optimum: rows have joined it."""
-        self._root = root
-        self.learn(root)
 
     def fix(self, cutoff: float) -> None:
         """From now on only points cheaper than `cutoff` (USD/h) are looked for."""
@@ -108,27 +100,6 @@ class Core:
         most = whole.lower[at] + (cutoff - self._root.bound) / reduced[at]
         most = np.maximum(np.floor(most + _TOLERANCE), whole.lower[at])
         self._upper[at] = np.minimum(self._upper[at], most)
-        if self._root.alone is not None:
-            self._fix_sites(self._root.alone, cutoff - self._root.bound)
-
-    def _fix_sites(self, alone: Alone, left: float) -> None:
-        """Sites that would lose more than is left if they opened stay shut, those that would lose
-        more if they did not are open; replicas of what no point may lose are left out.
-        """
-        groups, low = self._relaxation.groups, self._relaxation.whole.lower
-        left += _ROUNDING * (1 + abs(self._root.bound))
-        column = groups.site_column
-        shut, must = column[alone.opened > left], column[-alone.opened > left]
-        self._upper[shut] = np.maximum(low[shut], 0.0)
-        self._lower[must] = self._upper[must]
-        count, each = groups.count, alone.each
-        opening = np.zeros(len(count))
-        opening[groups.opened] = np.maximum(0.0, alone.opened)[groups.site]
-        dear = np.flatnonzero((each > _TOLERANCE) | (opening > left))
-        more = np.maximum(0.0, left - opening[dear]) / np.maximum(each[dear], _TOLERANCE)
-        most = np.where(opening[dear] > left, 0.0, np.floor(more))
-        at = count[dear]
-        self._upper[at] = np.maximum(low[at], np.minimum(self._upper[at], low[at] + most))
 
     def first(self, budget: Budget) -> Answer:
         """A first point from what the relaxation used and what is nearly as good; its bound holds
@@ -143,8 +114,7 @@ class Core:
         closed[_least(reduced[unused], len(self._at) - len(unused))] = False
         upper[unused[closed]] = whole.lower[unused[closed]]
         escape = np.full(len(self._asked), INF)
-        kept = _Held(columns=columns, escape=escape, lower=whole.lower, upper=upper)
-        return self._solve(kept, budget, guess=None)
+        return self._solve(_Held(columns=columns, escape=escape, upper=upper), budget, guess=None)
 
     def search(self, width: float, budget: Budget, *, guess: Floats | None) -> Answer:
         """The best point with columns up to `width` times what serving a class typically costs
@@ -155,16 +125,13 @@ class Core:
         held = (dearer <= width * self._typical) | self._stays | self._wide[self._row]
         columns = ~whole.flow | self._relaxation.seen
         columns[self._flow[held]] = True
-        groups = self._relaxation.groups
-        idle = np.zeros(whole.columns, dtype=np.bool_)  # replicas that take it are fixed at none
-        idle[groups.flow] = (self._upper[groups.count] == 0)[groups.group]
-        columns &= ~idle
-        out = ~(columns | idle)[self._flow]
+        out = ~columns[self._flow]
         escape = np.full(len(self._asked), INF)
         np.minimum.at(escape, self._row[out], self._each[out])
         self.is_everything = not out.any()
-        kept = _Held(columns=columns, escape=escape, lower=self._lower, upper=self._upper)
-        return self._solve(kept, budget, guess=guess)
+        return self._solve(
+            _Held(columns=columns, escape=escape, upper=self._upper), budget, guess=guess
+        )
 
     def _solve(self, held: _Held, budget: Budget, *, guess: Floats | None) -> Answer:
         highs, place = self._model(held)
@@ -223,7 +190,7 @@ class Core:
         at = relaxation.places(self._at)
         kinds = np.full(len(at), int(highspy.HighsVarType.kInteger), dtype=np.uint8)
         highs.changeColsIntegrality(len(at), at, kinds)
-        highs.changeColsBounds(len(at), at, held.lower[self._at], held.upper[self._at])
+        highs.changeColsBounds(len(at), at, whole.lower[self._at], held.upper[self._at])
         tied = relaxation.row_places(self._tied)
         highs.changeRowsBounds(len(tied), tied, np.zeros(len(tied)), np.zeros(len(tied)))
         # the relaxation's artificial columns come first, one per class: here they are the escapes

@@ -7,8 +7,7 @@ about one row per arc wait to be broken. Nothing here knows what a row means.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,37 +75,6 @@ class Whole:
         found = np.zeros(self.rows, dtype=np.bool_)
         found[self.row[self.flow[self.index]]] = True
         return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class NewRow:
-    """A row ``value @ columns[index] >= least`` that holds for every point."""
-
-    index: Places
-    value: Floats
-    least: float
-
-
-def joined(whole: Whole, new: Sequence[NewRow]) -> Whole:
-    """The same with rows after the others; they may wait."""
-    index = np.concatenate([whole.index, *(one.index for one in new)])
-    value = np.concatenate([whole.value, *(one.value for one in new)])
-    length = np.concatenate([np.diff(whole.start), [len(one.index) for one in new]])
-    row = np.repeat(np.arange(len(length)), length)
-    order = np.argsort(index, kind="stable")
-    none, least = np.full(len(new), np.inf), [one.least for one in new]
-    return replace(
-        whole,
-        waiting=np.concatenate([whole.waiting, none > 0]),
-        row_lower=np.concatenate([whole.row_lower, least]),
-        row_upper=np.concatenate([whole.row_upper, none]),
-        start=np.concatenate([[0], np.cumsum(length)]).astype(np.intp),
-        index=index,
-        value=value,
-        column_start=np.searchsorted(index[order], np.arange(whole.columns + 1)),
-        row_of=row[order],
-        value_of=value[order],
-    )
 
 
 def take_whole(matrix: Matrix) -> Whole:

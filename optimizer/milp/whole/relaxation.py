@@ -8,7 +8,7 @@ artificial traffic in it is still a bound.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Watch, never
-from optimizer.milp.whole.groups import Alone, Groups
-from optimizer.milp.whole.matrix import Mask, NewRow, Places, Whole, joined, spans
+from optimizer.milp.whole.matrix import Mask, Places, Whole, spans
 from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run, tame
 from optimizer.tables import Floats
 
@@ -43,8 +42,7 @@ class Relaxed:
     """Optimum of a relaxation. `bound` holds for every point within the bounds given (USD/h; inf:
     there is none). `values` and `reduced` are by column, `balance_price` by balance row;
     `artificial` is traffic nobody carries (inf: rounds of rows were spent, this is no point).
-    `is_stopped`: time was over before the optimum, so only the bound means anything. `alone`: sites
-    at the prices of the other rows (None: there are no prices).
+    `is_stopped`: time was over before the optimum, so only the bound means anything.
     """
 
     bound: float
@@ -53,7 +51,6 @@ class Relaxed:
     balance_price: Floats
     artificial: float
     is_stopped: bool = False
-    alone: Alone | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -65,9 +62,7 @@ class Relaxation:
     """One HiGHS object, warm from solve to solve."""
 
     def __init__(self, whole: Whole, *, first: Places) -> None:
-        """`first`: the flow columns held from the start; rows that wait come when they are broken:
-        all of these columns' at once take ten times as long.
-        """
+        """`first`: the flow columns held from the start, with the waiting rows they stand in."""
         self.whole = whole
         self.seen = np.zeros(whole.columns, dtype=np.bool_)
         self.met = np.zeros(whole.rows, dtype=np.bool_)
@@ -82,8 +77,7 @@ class Relaxation:
         self._lower, self._upper = whole.lower.copy(), whole.upper.copy()
         self._scale = _scale(whole)
         self._penalty = _penalty(whole)
-        self.groups = Groups(whole)
-        self._add_rows(np.flatnonzero(~whole.waiting))
+        self._add_rows(_standing(whole, first))
         self._add_artificial()
         self._add_columns(np.union1d(np.flatnonzero(~whole.flow), first))
 
@@ -114,21 +108,6 @@ class Relaxation:
         self._set_bounds(self.whole.lower, self.whole.upper)
         self._add_rows(rows[self._row_place[rows] < 0])
         self._add_columns(columns[self._place[columns] < 0])
-
-    def join(self, rows: Sequence[NewRow]) -> None:
-        """Take rows that hold for every point, and have the solver hold them."""
-        before = self.whole.rows
-        self.whole = joined(self.whole, rows)
-        self.met = np.append(self.met, np.ones(len(rows), dtype=np.bool_))
-        self._row_place = np.append(self._row_place, np.full(len(rows), -1, dtype=np.intp))
-        self._scale = _scale(self.whole)
-        self._add_rows(np.arange(before, self.whole.rows))
-
-    def let_go(self, since: int) -> None:
-        """Forget rows from that one on that bind nothing in the optimum last found."""
-        loose = self._idle() & (self._rows >= since)
-        self.met[self._rows[loose]] = False
-        self._let_go(loose)
 
     def solve(
         self, lower: Floats, upper: Floats, *, is_over: Callable[[], bool] = never
@@ -174,7 +153,7 @@ class Relaxation:
             proven = max(proven, answer.bound)
             if status == STOPPED:
                 return replace(answer, bound=proven, is_stopped=True)
-            missing, broken = self._priced(answer), self._broken(answer.values)
+            missing, broken = self._priced(answer.reduced), self._broken(answer.values)
             if len(missing) == 0 and len(broken) == 0:
                 break
             if self._watch.is_over():
@@ -229,56 +208,37 @@ class Relaxation:
         duals[(duals < 0) & np.isposinf(whole.row_upper[self._rows])] = 0.0
         paid = np.flatnonzero(duals)
         rows, duals = self._rows[paid], duals[paid]
-        inside = rows < len(self.groups.local)
-        inside[inside] = self.groups.local[rows[inside]]
-        outer = whole.cost - self._charged(rows[~inside], duals[~inside])
-        reduced = outer - self._charged(rows[inside], duals[inside])
-        alone = self.groups.at(outer, self._lower, self._upper)
+        length = np.diff(whole.start)[rows]
+        entry = spans(whole.start[rows], length)
+        reduced = whole.cost - np.bincount(
+            whole.index[entry],
+            weights=whole.value[entry] * np.repeat(duals, length),
+            minlength=whole.columns,
+        )
         return Relaxed(
-            bound=max(
-                self._proven(rows, duals, reduced, ends=reduced != 0),
-                self._proven(rows[~inside], duals[~inside], outer, ends=~self.groups.inside)
-                + alone.bound,
-            ),
+            bound=self._proven(rows, duals, reduced),
             values=values,
             reduced=reduced,
             balance_price=np.array(solution.row_dual)[self._row_place[whole.balance]],
             artificial=float(column_value[: self._artificial].sum()),
-            alone=alone,
         )
 
-    def _charged(self, rows: Places, duals: Floats) -> Floats:
-        """What the duals of some rows charge each column."""
-        whole = self.whole
-        length = np.diff(whole.start)[rows]
-        entry = spans(whole.start[rows], length)
-        paid = whole.value[entry] * np.repeat(duals, length)
-        charged = np.zeros(whole.columns)
-        np.add.at(charged, whole.index[entry], paid)
-        return charged
-
-    def _proven(self, rows: Places, duals: Floats, reduced: Floats, *, ends: Mask) -> float:
-        """What the duals of some rows prove (USD/h): rows at the limit they pay for, of columns the
-        `ends` at the bound they are drawn to. Holds for any duals; what is not held is in it.
+    def _proven(self, rows: Places, duals: Floats, reduced: Floats) -> float:
+        """What the duals of some rows prove (USD/h): rows at the limit they pay for, columns at the
+        bound they are drawn to. Holds for any duals; columns and rows not held are in it.
         """
         whole = self.whole
         limit = np.where(duals > 0, whole.row_lower[rows], whole.row_upper[rows])
         end = np.where(reduced > 0, self._lower, self._upper)
-        drawn = ends & ((np.abs(reduced) > _NEGATIVE) | np.isfinite(end))
+        drawn = (np.abs(reduced) > _NEGATIVE) | np.isfinite(end)
         return float(duals @ limit) + float(reduced[drawn] @ end[drawn])
 
-    def _priced(self, answer: Relaxed) -> Places:
-        """Columns to enter, those that could take most off: what replicas take that pay, and those
-        outside sites. What a site takes that does not pay, rows that wait would charge for.
-        """
-        wanted = ~self.groups.inside
-        if answer.alone is not None:
-            wanted[answer.alone.takes] = True
-        wanted &= answer.reduced < -_NEGATIVE
-        out = np.flatnonzero(wanted & (self._place < 0) & (self._upper > 0))
+    def _priced(self, reduced: Floats) -> Places:
+        """Columns to enter: those that could take most off."""
+        out = np.flatnonzero((self._place < 0) & (reduced < -_NEGATIVE) & (self._upper > 0))
         if len(out) <= _FEW:
             return out
-        worth = answer.reduced[out] * self._upper[out]
+        worth = reduced[out] * self._upper[out]
         return np.sort(out[np.argsort(worth, kind="stable")[:_FEW]])
 
     def breaks(self, values: Floats) -> bool:
@@ -367,6 +327,14 @@ class Relaxation:
             ),
             "take rows",
         )
+
+
+def _standing(whole: Whole, columns: Places) -> Places:
+    """Rows that never wait and those that some of the columns stand in."""
+    there = ~whole.waiting
+    entry = spans(whole.column_start[columns], np.diff(whole.column_start)[columns])
+    there[whole.row_of[entry]] = True
+    return np.flatnonzero(there)
 
 
 def _scale(whole: Whole) -> Floats:

@@ -16,7 +16,6 @@ from optimizer.milp.whole.core import Answer, Budget, Core
 from optimizer.milp.whole.limit import Limit
 from optimizer.milp.whole.matrix import Whole, take_whole
 from optimizer.milp.whole.relaxation import ARTIFICIAL, INF, Relaxation, Relaxed
-from optimizer.milp.whole.rounding import Rounding
 from optimizer.policy import PlanPolicy
 from optimizer.tables import Floats
 
@@ -34,9 +33,6 @@ _FIRST_GAP, _FIRST_NODES, _FIRST_LOOKS = 2e-3, 200, 300
 _WIDTHS = (0.3, 0.6, 1.2)
 _ROUNDS = 12
 """Widths of the searches for a start; then all columns, until no row is broken any more."""
-
-_ROUNDINGS, _LIFT = 20, 2e-5
-"""Rounds of rounded rows, each of which lifts the bound by such a part of it."""
 
 _FEW = 20_000
 """So many traffic columns are held all at once."""
@@ -157,7 +153,6 @@ class _Rounds:
         time: _Time,
     ) -> None:
         self._relaxation, self._found, self._time = relaxation, found, time
-        self._root = root
         self._core = Core(relaxation, root, seed=policy.seed)
         self._gap, self._nodes = policy.gap_limit * _SEARCHED_GAP, policy.node_limit
         self.is_done = False
@@ -170,8 +165,6 @@ class _Rounds:
             gap = max(_FIRST_GAP, self._gap * _SOLVER_GAP)
             first = self._core.first(self._budget(gap, most=_FIRST_NODES, looks=_FIRST_LOOKS))
             self._take(first)
-        if not (self._is_closed() or self._time.is_over()):
-            self._round()
         widths = _WIDTHS if self._relaxation.whole.flow.sum() > _FEW else ()
         for width in (*widths, *[INF] * (_ROUNDS - len(widths))):
             if self._is_closed():
@@ -180,33 +173,6 @@ class _Rounds:
                 return
             self._search(width)
         self.is_done = self._is_closed()
-
-    def _round(self) -> None:
-        """Rows that whole columns alone keep join the relaxation, as long as they lift its bound.
-        The first point is found without them: they are long, and make every step slower.
-        """
-        relaxation, relaxed, found = self._relaxation, self._root, self._found
-        whole, since = relaxation.whole, relaxation.whole.rows
-        rounding = Rounding(relaxation.groups, whole.upper)
-        for _ in range(_ROUNDINGS):
-            new = rounding.broken(relaxed.values)
-            if not new:
-                break
-            relaxation.join(new)
-            before, relaxed = relaxed, self._relaxed()
-            found.bound = max(found.bound, min(relaxed.bound, found.cost))
-            if relaxed.is_stopped:
-                return
-            self._core.renew(relaxed)
-            lift = relaxed.bound - before.bound
-            if relaxed.is_empty or self._is_closed() or lift <= _LIFT * abs(before.bound):
-                break
-        if relaxed is not self._root and not relaxed.is_empty:
-            relaxation.let_go(since)
-
-    def _relaxed(self) -> Relaxed:
-        whole = self._relaxation.whole
-        return self._relaxation.solve(whole.lower, whole.upper, is_over=self._time.is_over)
 
     def _search(self, width: float) -> None:
         """One search, for points cheaper than the best, and what its answer proves."""
@@ -255,7 +221,6 @@ class _Rounds:
         cost = float(self._relaxation.whole.cost @ values)
         if cost < self._found.cost:
             self._found.values, self._found.cost = values, cost
-            self._found.bound = min(self._found.bound, cost)  # above it by rounding alone
 
     def _is_closed(self) -> bool:
         found = self._found
