@@ -55,8 +55,8 @@ an earlier plan it takes 2 to 3 s by itself after a change of prices.
 """
 
 PRICED_ARCS = 500
-"""From so many arcs problems most of whose sites have a fixed price take the tree over arrays: 3 to 8
-times as quick as the plain search there, slower on whole replicas alone."""
+"""From so many arcs problems most of whose sites have a fixed price take the tree over arrays: 3 to
+8 times as quick as the plain search there, slower on whole replicas alone."""
 
 
 def solve(
