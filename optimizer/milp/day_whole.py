@@ -59,13 +59,12 @@ def hours_in_whole_usd(day: DayRows, proving: Floats, *, time_s: float) -> float
         span = slice(hour.first, hour.first + hour.width)
         proven = float(paid[rows].sum() + earned[span].sum())
         share_s = left_s / (len(hours) - nth)
-        if share_s > 0 and not stopped:
+        # without whole columns HiGHS tells 0 for the bound of a search
+        if share_s > 0 and not stopped and day.matrix.whole[span].any():
             highs = _hour(day, hour, rows, cost=cost[span], time_s=share_s)
-            stopped = _was_stopped(highs)
+            told, stopped = _searched(highs)
             left_s = max(0.0, left_s - float(highs.getRunTime()))
-            told = float(highs.getInfo().mip_dual_bound)
-            # told of a run that failed or proved a schedule impossible that is there: not a bound
-            proven = max(proven, told) if np.isfinite(told) else proven
+            proven = max(proven, told)
         found += proven
     return found
 
@@ -100,10 +99,14 @@ def _hour(
     return highs
 
 
-def _was_stopped(highs: Any) -> bool:
-    """Run a search; whether Ctrl-C ended it."""
+def _searched(highs: Any) -> tuple[float, bool]:
+    """What a search proves (USD, -inf: nothing), and whether Ctrl-C ended it."""
     try:
-        run_interruptibly(highs)
+        status = run_interruptibly(highs)
     except KeyboardInterrupt:  # the plan stands; the bound is what is known by now
-        return True
-    return bool(highs.getModelStatus() == highspy.HighsModelStatus.kInterrupt)
+        return -np.inf, True
+    stopped = highs.getModelStatus() == highspy.HighsModelStatus.kInterrupt
+    told = float(highs.getInfo().mip_dual_bound)
+    # a run that failed tells 0, one that calls a schedule impossible that is there tells inf
+    holds = status != highspy.HighsStatus.kError and np.isfinite(told)
+    return told if holds else -np.inf, bool(stopped)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 
 from optimizer.milp import day_bound
+from optimizer.milp.arrays import compile_periods
+from optimizer.milp.arrays_hours import lay_out_hours
 from optimizer.milp.day_bound import hours_bound_usd
 from optimizer.milp.day_rows import DayRows
 from optimizer.milp.day_whole import hours_in_whole_usd
@@ -166,6 +169,25 @@ def test_power_sold_below_nothing_is_in_it() -> None:
     chain = rolled(problem, periods=3)
     assert chain.bound_usd is not None and chain.bound_usd < 0
     assert chain.bound_usd <= allowed(chain.cost_usd)
+
+
+def test_hours_without_whole_columns_prove_what_their_prices_do() -> None:
+    """Power is paid for, so that costs are below nothing, and nothing has to be whole: of such a
+    search HiGHS tells a bound of 0.
+    """
+    problem = replace(
+        days.dear_then_cheap(),
+        fleet=b.problem(
+            sites=[b.site("a", supplies=[days.supply_at([-5.0, -5.0])], pools=[b.pool(count=4)])]
+        ).fleet,
+    )
+    hours = [
+        hour_problem(problem, at, rates=born_rates(problem, at), running=()) for at in range(2)
+    ]
+    matrix = compile_periods(lay_out_hours(hours, pending={}))
+    day = DayRows(replace(matrix, whole=np.zeros_like(matrix.whole)))
+    nothing = day.proving(np.zeros(day.rows.count))
+    assert hours_in_whole_usd(day, nothing, time_s=60.0) < 0
 
 
 def test_no_time_is_no_bound() -> None:
