@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from optimizer.milp.arrays_period import Period
 from optimizer.milp.day_rows import DayRows
-from optimizer.milp.support import add_rows, run_interruptibly
+from optimizer.milp.support import ONLY_THE_BOUND, add_rows, run_interruptibly
 from optimizer.tables import Floats
 
 _NODES = 20
@@ -30,16 +30,11 @@ _NODES = 20
 example, in 2 s an hour and in 7).
 """
 
-_ONLY_THE_BOUND: dict[str, Any] = {
+_OPTIONS: dict[str, Any] = {
+    **ONLY_THE_BOUND,
     "output_flag": False,
     "threads": 1,
     "mip_max_nodes": _NODES,
-    "mip_heuristic_effort": 0.0,
-    "mip_heuristic_run_rins": False,
-    "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
-    "mip_heuristic_run_feasibility_jump": False,
-    "mip_allow_restart": False,
 }
 
 
@@ -86,7 +81,7 @@ def _hour(
 ) -> Any:
     """HiGHS with an hour's columns at some cost and its own rows."""
     highs = highspy.Highs()
-    for name, value in {**_ONLY_THE_BOUND, "time_limit": time_s}.items():
+    for name, value in {**_OPTIONS, "time_limit": time_s}.items():
         highs.setOptionValue(name, value)
     none = np.zeros(0, dtype=np.int32)
     most = day.most[hour.first : hour.first + hour.width]

@@ -17,8 +17,23 @@ import highspy
 import numpy as np
 from numpy.typing import NDArray
 
+from sites.errors import FatalError
+
 WORTHWHILE_INTEGERS = 300
 """Below this many integer columns the whole search is as quick."""
+
+ONLY_THE_BOUND: dict[str, Any] = {
+    "mip_heuristic_effort": 0.0,
+    "mip_heuristic_run_rins": False,
+    "mip_heuristic_run_rens": False,
+    "mip_heuristic_run_root_reduced_cost": False,
+    "mip_heuristic_run_feasibility_jump": False,
+    "mip_allow_restart": False,
+}
+"""HiGHS's options of a search for nothing but its bound: what finds points is off."""
+
+_TAMED = 1e6
+"""USD/h that the dearest column of a tamed model costs at most."""
 
 _USED = 1e-6
 _BROKEN = 1e-6
@@ -96,6 +111,19 @@ def run_interruptibly(highs: Any) -> Any:
     if stopped and highs.getInfo().primal_solution_status != feasible:
         raise KeyboardInterrupt
     return status
+
+
+def tame(highs: Any, cost: NDArray[np.float64], *, beyond: float) -> None:
+    """Have HiGHS scale down the costs (USD/h) of a model it is to hold, where some are `beyond`
+    what it can work with: its simplex gives up at duals of 1e14 or so, which penalties come to.
+    What it tells is not scaled. Raises FatalError if it refuses.
+    """
+    dearest = float(np.abs(cost).max(initial=0.0))
+    if dearest > beyond:
+        exponent = int(np.ceil(np.log2(dearest / _TAMED)))
+        status = highs.setOptionValue("user_objective_scale", -exponent)
+        if status == highspy.HighsStatus.kError:
+            raise FatalError("HiGHS could not scale costs; report the problem that causes it")
 
 
 def add_rows(highs: Any, rows: SparseRows) -> None:

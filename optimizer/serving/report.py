@@ -125,17 +125,17 @@ def _floor_lines(fitted: Fitted) -> list[Line]:
     """
     problem = fitted.problem
     error = problem.said(fitted.beta) - problem.value
-    settings: dict[Hashable, list[int]] = {}
+    settings: dict[tuple[Hashable, ...], list[int]] = {}
     for i, (one, case, kind, _) in enumerate(problem.observed):
         lengths = (one.input_tokens, one.output_tokens)
         settings.setdefault((kind, one.table, one.group, lengths, case.together), []).append(i)
     found: dict[str, list[float]] = {}
     batch = np.log(problem.shape.batch)
-    for (kind, *_), places in settings.items():  # type: ignore[misc]
+    for setting, places in settings.items():
         for i in places:
             near = [j for j in places if j != i and abs(batch[j] - batch[i]) <= np.log(ALIKE)]
             if near:
-                found.setdefault(str(kind), []).append(float(error[i] - np.mean(error[near])))
+                found.setdefault(str(setting[0]), []).append(float(error[i] - np.mean(error[near])))
     return [
         _line(f"floor: the same measured again, {said}", found[kind])
         for kind, said in _KINDS.items()

@@ -30,6 +30,7 @@ from optimizer.milp.scale.block import (
 from optimizer.milp.scale.catalogue import cheapest
 from optimizer.milp.scale.frame import Positions
 from optimizer.milp.scale.rounding import Fills, fill_cuts
+from optimizer.milp.support import ONLY_THE_BOUND
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -49,17 +50,8 @@ _MOST_ARCS = 4_000
 and proved 0.03 % more.
 """
 
-_SEARCH: dict[str, Any] = {
-    # without it HiGHS 1.15.1 called a region optimal at three times its optimum
-    "presolve": "on",
-    # only the bound counts: what finds points is off
-    "mip_heuristic_effort": 0.0,
-    "mip_heuristic_run_rins": False,
-    "mip_heuristic_run_rens": False,
-    "mip_heuristic_run_root_reduced_cost": False,
-    "mip_heuristic_run_feasibility_jump": False,
-    "mip_allow_restart": False,
-}
+# without presolve HiGHS 1.15.1 called a region optimal at three times its optimum
+_SEARCH: dict[str, Any] = {**ONLY_THE_BOUND, "presolve": "on"}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

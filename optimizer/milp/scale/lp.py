@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Deadline
+from optimizer.milp.support import tame
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -32,8 +33,8 @@ _NEARLY = 0.8
 _WHOLE = 1e-6
 LARGEST = 1e12
 """A coefficient that HiGHS surely takes; it refuses those beyond 1e15."""
-_DEAR, _TAMED = 1e9, 1e6
-"""USD/h: a column that costs more than the first has all costs scaled down to the second."""
+_DEAR = 1e9
+"""USD/h: a column that costs more has all costs scaled down."""
 
 LOWER, BASIC, UPPER = 0, 1, 2
 """Statuses of a basis, positions in `_STATUS`."""
@@ -376,10 +377,7 @@ def _holding(lp: Any, options: dict[str, Any]) -> Any:
     highs = highspy.Highs()
     for name, value in {"output_flag": False, "threads": 1, **options}.items():
         _must(highs.setOptionValue(name, value), f"set {name}")
-    dearest = np.abs(np.array(lp.col_cost_)).max(initial=0.0)
-    if dearest > _DEAR:  # at duals of 1e14 or so its simplex gives up; those told are unscaled
-        exponent = int(np.ceil(np.log2(dearest / _TAMED)))
-        _must(highs.setOptionValue("user_objective_scale", -exponent), "scale costs")
+    tame(highs, np.array(lp.col_cost_), beyond=_DEAR)
     _must(highs.passModel(lp), "take the model")
     return highs
 

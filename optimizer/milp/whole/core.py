@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Watch
+from optimizer.milp.support import tame
 from optimizer.milp.whole.matrix import Mask, Places, Whole
 from optimizer.milp.whole.relaxation import INF, Relaxation, Relaxed
-from optimizer.milp.whole.simplex import EMPTY, tame
+from optimizer.milp.whole.simplex import DEAR, EMPTY
 from optimizer.tables import Floats
 from sites.errors import FatalError
 
@@ -184,7 +185,7 @@ class Core:
         relaxation.hold(np.flatnonzero(held.columns), self._rows())
         highs = highspy.Highs()
         highs.setOptionValue("output_flag", False)
-        tame(highs, whole.cost)
+        tame(highs, whole.cost, beyond=DEAR)
         if highs.passModel(relaxation.model()) == highspy.HighsStatus.kError:
             raise FatalError("HiGHS could not take the core of a search; report its problem")
         at = relaxation.places(self._at)

@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.stopping import Watch, never
+from optimizer.milp.support import tame
 from optimizer.milp.whole.matrix import Mask, Places, Whole, spans
-from optimizer.milp.whole.simplex import EMPTY, STOPPED, fresh, must, run, tame
+from optimizer.milp.whole.simplex import DEAR, EMPTY, STOPPED, fresh, must, run
 from optimizer.tables import Floats
 
 INF = float("inf")
@@ -68,7 +69,7 @@ class Relaxation:
         self.met = np.zeros(whole.rows, dtype=np.bool_)
         self._watch = Watch()
         self._highs = fresh(self._watch)
-        tame(self._highs, whole.cost)
+        tame(self._highs, whole.cost, beyond=DEAR)
         self._place = np.full(whole.columns, -1, dtype=np.intp)
         self._row_place = np.full(whole.rows, -1, dtype=np.intp)
         self._columns: Places = np.zeros(0, dtype=np.intp)

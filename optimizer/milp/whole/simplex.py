@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import highspy
-import numpy as np
 
 from optimizer.milp.stopping import Watch
-from optimizer.tables import Floats
 from sites.errors import FatalError
 
 OPTIMAL = highspy.HighsModelStatus.kOptimal
@@ -18,8 +16,8 @@ EMPTY = (
     highspy.HighsModelStatus.kUnboundedOrInfeasible,
 )
 
-_DEAR, _TAMED = 1e7, 1e6
-"""USD/h: a column that costs more than the first has all costs scaled down to the second."""
+DEAR = 1e7
+"""USD/h: a column that costs more has all costs of its model scaled down."""
 
 
 def fresh(watch: Watch) -> Any:
@@ -36,16 +34,6 @@ def fresh(watch: Watch) -> Any:
         must(highs.setOptionValue(name, value), f"set {name}")
     highs.cbSimplexInterrupt += watch
     return highs
-
-
-def tame(highs: Any, cost: Floats) -> None:
-    """Have HiGHS scale down the costs (USD/h) of a model it is to hold, where some are huge: its
-    simplex gives up at duals of 1e14 or so, which penalties come to. What it tells is not scaled.
-    """
-    dearest = float(np.abs(cost).max(initial=0.0))
-    if dearest > _DEAR:
-        exponent = int(np.ceil(np.log2(dearest / _TAMED)))
-        must(highs.setOptionValue("user_objective_scale", -exponent), "scale costs")
 
 
 def run(highs: Any, watch: Watch) -> Any:

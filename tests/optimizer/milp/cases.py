@@ -100,7 +100,7 @@ def crowded(*, sites: int = 12, sizes: int = 4) -> Problem:
 
 def tough(*, node_limit: int, sites: int = 8, times: float = 1.0) -> Problem:
     """Sites short of power, six services that share variants: a search tree of thousands. With 16
-    sites asked `times` 3 as much a tree of minutes.
+    sites asked `times` 3 as much, one that is far from its end after 30 s.
     """
     ids = [f"s{i}" for i in range(sites)]
     variants = [f"v{i}" for i in range(6)]

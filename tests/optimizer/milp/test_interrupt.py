@@ -32,7 +32,7 @@ def test_an_interrupted_search_answers_with_its_best_plan() -> None:
     try:
         assert child.stdout is not None
         assert child.stdout.readline().strip() == "ready"
-        time.sleep(3.0)  # the search is under way; by itself it would take minutes
+        time.sleep(3.0)  # the search is under way; by itself it takes half a minute and more
         child.send_signal(signal.SIGINT)
         told, _ = child.communicate(timeout=60)
     finally:
