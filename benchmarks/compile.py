@@ -9,12 +9,11 @@ which is in its favour.
 from __future__ import annotations
 
 import importlib.util
-import resource
 import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.child import MIB_PER_KIB, in_child
+from benchmarks.child import in_child, peak_mib
 from benchmarks.fleets.tables import data_folder
 from benchmarks.fleets.tiers import TIERS, TierSize, sized
 from benchmarks.report import head, line, ratio
@@ -67,20 +66,16 @@ def measure(*, compiler: str, size: str) -> dict[str, Any]:
     build(first, prepare(first))
     problem = sized(SIZES[size], data=data_folder())
     ready = prepare(problem)
-    before_mib = _peak_mib()
+    before_mib = peak_mib()
     started = time.process_time()
     highs = build(problem, ready)
     cpu_s = time.process_time() - started
     return {
         "cpu_s": cpu_s,
-        "added_mib": _peak_mib() - before_mib,
+        "added_mib": peak_mib() - before_mib,
         "rows": highs.getNumRow(),
         "columns": highs.getNumCol(),
     }
-
-
-def _peak_mib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * MIB_PER_KIB
 
 
 def _silent() -> Any:

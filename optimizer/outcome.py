@@ -65,16 +65,37 @@ class Relaxation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RowPrices:
+    """What a relaxation with rows for whole replicas found limits and rows to be worth (USD/h).
+
+    Limits as in `SharedPrices`. By class each of its requests/s (`demand`) and the cover of all of
+    it (`cover`), by class and lost site its cover then (`loss`). A need is of some classes, rounded
+    by a group; a room is of a site, its budget divided by so many kW.
+    """
+
+    pool_usd_per_h: Mapping[str, float]
+    power_usd_per_kw_h: Mapping[str, float]
+    energy_usd_per_kwh: Mapping[str, float]
+    demand_usd_per_h_per_rps: Mapping[str, float]
+    cover_usd_per_h: Mapping[str, float]
+    loss_usd_per_h: Mapping[tuple[str, str], float]
+    need_usd_per_h: Mapping[tuple[tuple[str, ...], str], float]
+    room_usd_per_h: Mapping[tuple[str, float], float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SharedPrices:
     """What a large search found the shared limits to be worth, where the next one of a similar
     problem may begin: an accelerator by pool (``site/pool``, USD/h), a kW of possible draw and the
-    next kWh by site; and the ids of the groups worth having.
+    next kWh by site; and the ids of the groups worth having. `rows` are prices of another
+    relaxation, with rows for whole replicas, where there was time for it.
     """
 
     pool_usd_per_h: Mapping[str, float]
     power_usd_per_kw_h: Mapping[str, float]
     energy_usd_per_kwh: Mapping[str, float]
     group_ids: frozenset[str]
+    rows: RowPrices | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -13,12 +13,13 @@ import numpy as np
 from optimizer.milp.scale.ascent import Cleared
 from optimizer.milp.scale.bound import Apart, better_prices, relax_components
 from optimizer.milp.scale.carried import still_worth
+from optimizer.milp.scale.carried_rows import point_at, row_prices
 from optimizer.milp.scale.converge import converge, with_losses
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.workers import Workers
-from optimizer.outcome import SharedPrices
+from optimizer.outcome import RowPrices, SharedPrices
 
 _CAPS_TOLERANCE = 1e-3
 _CLEANER = 1e-6
@@ -46,7 +47,8 @@ $467.8 to 463.1/h in 6 s, of 30 sites (436) nothing was found in 12 s.
 class AtPrices:
     """Where a search begins: the frame at the caps' prices, relaxed, with a bound (USD/h), the
     prices that prove most without rows for whole replicas (`plain`) and the groups worth having;
-    `apart` if there are rows for whole replicas and time did not cut those.
+    `apart` if there are rows for whole replicas and time did not cut those. `rows` are the prices
+    of such rows for the next search; the bound is by those of the search before if `by_known`.
     """
 
     frame: Frame
@@ -56,6 +58,8 @@ class AtPrices:
     worth: Positions
     bound_usd_per_h: float
     was_cut: bool
+    rows: RowPrices | None
+    by_known: bool
 
 
 def at_prices(
@@ -88,6 +92,11 @@ def at_prices(
     )
     is_late = spent() >= _PRICES_PART
     point, bound = converged.point, converged.bound_usd_per_h
+    rows, by_known = None if known is None else known.rows, False
+    if rows is not None and converged.rounds == 0 and not frame.caps.are_priced:
+        again, proven = _at_known_rows(frame, rows, point, hands)
+        by_known = proven > bound
+        point, bound = (again, proven) if by_known else (point, bound)
     near = np.zeros(frame.groups, dtype=np.bool_)
     near[used] = True
     near[point.group[point.replicas > _SLIVER]] = True
@@ -99,6 +108,8 @@ def at_prices(
         short = apart.short_usd_per_h / np.maximum(_FREE, frame.replica_price(point.prices))
         few = near | (short <= _NEAR_FEW)
         near = few if few.sum() <= FEW_GROUPS else near | (short <= _NEAR)
+    if converged.rounds > 0 and not frame.caps.are_priced:
+        rows = row_prices(frame, point, () if apart is None else apart.found)
     return AtPrices(
         frame=frame,
         point=point,
@@ -107,7 +118,18 @@ def at_prices(
         worth=np.flatnonzero(near & (frame.most > 0)),
         bound_usd_per_h=frame.proven_usd_per_h(bound),
         was_cut=was_cut or is_late,
+        rows=rows,
+        by_known=by_known,
     )
+
+
+def _at_known_rows(
+    frame: Frame, rows: RowPrices, point: MasterPoint, hands: Workers
+) -> tuple[MasterPoint, float]:
+    """A plain point at carried prices of rows and what components prove there by duals alone."""
+    again = point_at(frame, rows, point)
+    found = relax_components(frame, again, hands, is_over=lambda: True)
+    return again, found.bound_usd_per_h
 
 
 def _with_cap_prices(

@@ -138,6 +138,7 @@ def _own_needs(needs: Needs, classes: Positions, group: Positions) -> Needs:
         replicas=Terms(cut=replicas.cut[here], at=at[here], value=replicas.value[here]),
         shed=Terms(cut=shed.cut, at=np.searchsorted(classes, shed.at), value=shed.value),
         lower=needs.lower,
+        group=needs.group,
     )
 
 

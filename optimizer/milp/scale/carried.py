@@ -12,13 +12,15 @@ from optimizer.milp.scale.catalogue import full_price
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.price_lp import sweep, union
 from optimizer.milp.scale.workers import Workers
-from optimizer.outcome import SharedPrices
+from optimizer.outcome import RowPrices, SharedPrices
 
 _ARCS = 6
 """Cheapest arcs of a class that stand for those that carried traffic."""
 
 
-def carried(frame: Frame, prices: Prices, *, worth: Positions) -> SharedPrices:
+def carried(
+    frame: Frame, prices: Prices, *, worth: Positions, rows: RowPrices | None = None
+) -> SharedPrices:
     """Prices by what they are prices of, and the ids of the groups worth having."""
     tables = frame.tables
     site_ids = tables.sites.ids
@@ -27,6 +29,7 @@ def carried(frame: Frame, prices: Prices, *, worth: Positions) -> SharedPrices:
         power_usd_per_kw_h=dict(zip(site_ids, prices.power.tolist(), strict=True)),
         energy_usd_per_kwh=dict(zip(site_ids, prices.energy.tolist(), strict=True)),
         group_ids=frozenset(tables.group_id(at) for at in worth.tolist()),
+        rows=rows,
     )
 
 

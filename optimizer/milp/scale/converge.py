@@ -170,6 +170,7 @@ def plain_point(frame: Frame, relaxation: Relaxation) -> MasterPoint:
         loss=np.zeros(0),
         cuts=(),
         need=np.zeros(0),
+        room=np.zeros(0),
         basis=relaxation.basis,
     )
 

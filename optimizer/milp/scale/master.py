@@ -19,7 +19,7 @@ import numpy as np
 
 from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import ComponentArcs, transfer
-from optimizer.milp.scale.frame import Frame, Positions, Prices, RoomPrices
+from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import at_ingress
 from optimizer.milp.scale.rounding import (
     Cuts,
@@ -28,6 +28,7 @@ from optimizer.milp.scale.rounding import (
     Terms,
     fill_cuts,
     room_cuts,
+    room_prices,
 )
 from optimizer.tables import Floats
 
@@ -47,8 +48,8 @@ class Rowed:
 class MasterPoint:
     """A solved master: cost in USD/h, parts of classes over `arcs`, replicas of `group`, `refuges`
     that count where a class loses its ingress, and what one more unit of each row is worth
-    (`demand`, `cover`, per class in USD/h; `loss`: of each loss in `rowed`; `need`: of each need
-    of `cuts`). `basis` is where the next solve may begin.
+    (`demand`, `cover`, per class in USD/h; `loss`: of each loss in `rowed`; `need` and `room`: of
+    each of `cuts`). `basis` is where the next solve may begin.
     """
 
     cost: float
@@ -65,6 +66,7 @@ class MasterPoint:
     loss: Floats
     cuts: tuple[Cuts, ...]
     need: Floats
+    room: Floats
     basis: lp.Basis | None
 
     def asked_usd_per_h(self, frame: Frame) -> Floats:
@@ -315,16 +317,11 @@ class Master:
         here = np.flatnonzero(self.group[at] == terms.at)
         return terms.cut[here], self._first[2] + at[here], terms.value[here]
 
-    def _worth_of_cuts(self, dual: Floats) -> tuple[RoomPrices, Floats]:
-        """What rooms cost and needs are worth, from the duals of all cuts."""
-        frame, parts = self.frame, np.split(dual, np.cumsum(self._cut_sizes)[:-1])
-        replica, site = np.zeros(frame.groups), np.zeros(len(frame.budget_kw))
-        for one, price in zip(self.cuts, parts[2::3], strict=True):
-            paid, terms = np.maximum(0.0, -price), one.rooms.replicas
-            replica += np.bincount(terms.at, terms.value * paid[terms.cut], frame.groups)
-            site += np.bincount(one.rooms.site, one.rooms.upper * paid, len(site))
-        need = np.maximum(0.0, np.concatenate([np.zeros(0), *parts[1::3]]))
-        return RoomPrices(replica=replica, site=site), need
+    def _worth_of_cuts(self, dual: Floats) -> tuple[Floats, Floats]:
+        """What needs and rooms are worth, from the duals of all cuts."""
+        parts, none = np.split(dual, np.cumsum(self._cut_sizes)[:-1]), np.zeros(0)
+        need = np.maximum(0.0, np.concatenate([none, *parts[1::3]]))
+        return need, np.maximum(0.0, -np.concatenate([none, *parts[2::3]]))
 
     def _begin(self, basis: lp.Basis | None) -> None:
         if basis is not None:
@@ -339,7 +336,7 @@ class Master:
         cover = np.zeros(len(frame.rate))
         cover[self.rowed.classes] = np.maximum(0.0, parts[5])
         first = self._first
-        room, need = self._worth_of_cuts(parts[9])
+        need, room = self._worth_of_cuts(parts[9])
         return MasterPoint(
             cost=float(self.highs.getInfo().objective_function_value),
             arcs=self.arcs,
@@ -353,13 +350,14 @@ class Master:
                 pool=np.maximum(0.0, -parts[2]),
                 power=np.maximum(0.0, -parts[3]),
                 energy=-parts[4],
-                room=room,
+                room=room_prices(frame, [one.rooms for one in self.cuts], room),
             ),
             demand=parts[0],
             cover=cover,
             loss=np.maximum(0.0, parts[6]),
             cuts=self.cuts,
             need=need,
+            room=room,
             basis=lp.basis_of(self.highs, columns=self._columns(), rows=self._rows()),
         )
 

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optimizer.milp.scale.catalogue import ComponentArcs
-from optimizer.milp.scale.frame import Frame, Positions
+from optimizer.milp.scale.frame import Frame, Positions, RoomPrices
 from optimizer.tables import Floats
 
 _WHOLE = 1e-9
@@ -69,17 +69,22 @@ class Fills:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Needs:
     """``sum value n + sum value shed >= lower``; groups and classes are the frame's, all groups
-    that the classes reach. The classes of a cut are of one component.
+    that the classes reach. The classes of a cut are of one component; `group` is the one of the
+    frame that each cut is rounded by.
     """
 
     replicas: Terms
     shed: Terms
     lower: Floats
+    group: Positions
 
     def only(self, kept: NDArray[np.bool_]) -> Needs:
         """Some of the cuts."""
         return Needs(
-            replicas=self.replicas.only(kept), shed=self.shed.only(kept), lower=self.lower[kept]
+            replicas=self.replicas.only(kept),
+            shed=self.shed.only(kept),
+            lower=self.lower[kept],
+            group=self.group[kept],
         )
 
     def of(self, classes: Positions) -> NDArray[np.bool_]:
@@ -91,9 +96,12 @@ class Needs:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Rooms:
-    """``sum value n <= upper`` at a site each; groups are the frame's, all at the site."""
+    """``sum value n <= upper`` at a site each; groups are the frame's, all at the site. A cut is
+    the site's budget divided by `unit_kw` and rounded.
+    """
 
     site: Positions
+    unit_kw: Floats
     replicas: Terms
     upper: Floats
 
@@ -130,6 +138,7 @@ def joined_needs(parts: Sequence[Needs]) -> Needs:
         replicas=_stacked([one.replicas for one in parts], counts),
         shed=_stacked([one.shed for one in parts], counts),
         lower=np.concatenate([np.zeros(0), *(one.lower for one in parts)]),
+        group=np.concatenate([no_terms().at, *(one.group for one in parts)]),
     )
 
 
@@ -190,11 +199,9 @@ def need_cuts(frame: Frame, arcs: ComponentArcs, replicas: Floats, shed: Floats)
     """
     stands = np.bincount(arcs.row, replicas[arcs.group], len(arcs.classes))
     arcs = arcs.only((frame.most[arcs.group] > 0) & (stands <= _MOST_NEEDED)[arcs.row])
-    ends = np.append(arcs.start, arcs.count)
     found = []
     for rows in _sets(frame, arcs):
-        some = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in rows])
-        cut = _need(frame, arcs, some, rows, replicas=replicas, shed=shed)
+        cut = _need(_asking(frame, arcs, rows), replicas=replicas, shed=shed[np.array(rows)])
         if cut is not None:
             found.append(cut)
     return joined_needs(found)
@@ -204,19 +211,43 @@ def room_cuts(frame: Frame, replicas: Floats) -> Rooms:
     """Cuts of a point, `replicas` of every group of the frame, at most one a site."""
     order = np.argsort(frame.site, kind="stable")
     ends = np.searchsorted(frame.site[order], np.arange(len(frame.budget_kw) + 1))
-    sites, terms, upper = list[int](), list[Terms](), list[float]()
+    found = []
     for site in range(len(frame.budget_kw)):
         group = order[ends[site] : ends[site + 1]]
         group = group[(frame.most[group] > 0) & (frame.possible_kw[group] > 0)]
-        found = _room(frame, group, replicas[group], float(frame.budget_kw[site]))
-        if found is None:
-            continue
-        cut = np.full(len(group), len(sites), dtype=np.intp)
-        terms.append(Terms(cut=cut, at=group, value=found[0]))
-        sites.append(site)
-        upper.append(found[1])
+        unit_kw = _tightest(frame, group, replicas[group], float(frame.budget_kw[site]))
+        if unit_kw is not None:
+            found.append((site, unit_kw))
+    return rooms_by(frame, found)
+
+
+def room_prices(frame: Frame, rooms: Sequence[Rooms], usd_per_h: Floats) -> RoomPrices:
+    """What replicas and sites pay where each room of several rounds, one after the other, costs
+    `usd_per_h`.
+    """
+    replica, site = np.zeros(frame.groups), np.zeros(len(frame.budget_kw))
+    first = 0
+    for one in rooms:
+        paid = usd_per_h[first : first + len(one.upper)]
+        first += len(paid)
+        each = one.replicas.value * paid[one.replicas.cut]
+        replica += np.bincount(one.replicas.at, each, frame.groups)
+        site += np.bincount(one.site, one.upper * paid, len(site))
+    return RoomPrices(replica=replica, site=site)
+
+
+def rooms_by(frame: Frame, units: Sequence[tuple[int, float]]) -> Rooms:
+    """The cuts of sites' budgets divided by units (kW)."""
+    terms, upper = list[Terms](), list[float]()
+    for at, (site, unit_kw) in enumerate(units):
+        group = np.flatnonzero((frame.site == site) & (frame.most > 0) & (frame.possible_kw > 0))
+        value, most = _room(frame.possible_kw[group], float(frame.budget_kw[site]), unit_kw)
+        cut = np.full(len(group), at, dtype=np.intp)
+        terms.append(Terms(cut=cut, at=group, value=value))
+        upper.append(most)
     return Rooms(
-        site=np.array(sites, dtype=np.intp),
+        site=np.array([site for site, _ in units], dtype=np.intp),
+        unit_kw=np.array([unit_kw for _, unit_kw in units]),
         replicas=_stacked(terms, [0] * len(terms)),
         upper=np.array(upper),
     )
@@ -254,67 +285,112 @@ def _sets(frame: Frame, arcs: ComponentArcs) -> list[tuple[int, ...]]:
     return list(sets)
 
 
-def _need(
-    frame: Frame,
-    arcs: ComponentArcs,
-    some: Positions,
-    rows: tuple[int, ...],
-    *,
-    replicas: Floats,
-    shed: Floats,
-) -> Needs | None:
-    """The cut of some classes that is broken most, over the groups that stand in the point."""
-    row, busy = arcs.row[some], arcs.busy[some]
-    group, place = np.unique(arcs.group[some], return_inverse=True)
-    stands = replicas[group]
-    if stands.sum() > _MOST_NEEDED:
-        return None
-    by_size = np.lexsort((group, -stands))[:_REFERENCES]
-    mine, rank = np.array(rows), np.full(len(arcs.classes), -1)
-    rank[mine] = np.arange(len(mine))
-    at = rank[row]
-    least = np.full(len(mine), np.inf)
-    np.minimum.at(least, at, busy)
-    best, most = None, _BROKEN
-    for reference in by_size[stands[by_size] > _STANDS].tolist():
-        here = place == reference
-        weight = least.copy()
-        weight[at[here]] = busy[here]
-        serves = np.zeros(len(group))
-        np.maximum.at(serves, place, weight[at] / np.maximum(busy, _WHOLE))
-        serves *= frame.rateable[group]
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Asking:
+    """Classes of a component (frame's positions) over their arcs: per arc the rank of its class,
+    the place of its group in `group`, the replicas that the whole class keeps busy there.
+    """
+
+    frame: Frame
+    classes: Positions
+    group: Positions
+    rank: Positions
+    place: Positions
+    busy: Floats
+
+    def rounded_by(self, reference: int) -> tuple[Floats, Floats, float] | None:
+        """Coefficients of replicas and of shed parts, and the bound, of the row divided by what one
+        replica of the group at a place serves; None where that leaves nothing to round.
+        """
+        here = self.place == reference
+        weight = np.full(len(self.classes), np.inf)
+        np.minimum.at(weight, self.rank, self.busy)
+        weight[self.rank[here]] = self.busy[here]
+        serves = np.zeros(len(self.group))
+        each = weight[self.rank] / np.maximum(self.busy, _WHOLE)
+        np.maximum.at(serves, self.place, each)
+        serves *= self.frame.rateable[self.group]
         bound = float(weight.sum() / serves[reference])
         f = bound - np.floor(bound + _WHOLE)
         if not _FRACTION < f < 1 - _FRACTION:
-            continue
+            return None
         value, f = rounded_up(serves / serves[reference], bound)
-        given_up = weight / (serves[reference] * f)
-        asked = float(np.ceil(bound))
-        broken = (asked - value @ stands - given_up @ shed[mine]) / asked
-        if broken > most:
-            best, most = (value, given_up, asked), broken
-    if best is None:
-        return None
-    value, given_up, asked = best
-    one = np.zeros(len(group), dtype=np.intp)
-    return Needs(
-        replicas=Terms(cut=one, at=group, value=value),
-        shed=Terms(cut=np.zeros(len(mine), dtype=np.intp), at=arcs.classes[mine], value=given_up),
-        lower=np.array([asked]),
+        return value, weight / (serves[reference] * f), float(np.ceil(bound))
+
+    def need(self, reference: int, rounded: tuple[Floats, Floats, float]) -> Needs:
+        """The cut that a rounded row is."""
+        value, given_up, asked = rounded
+        return Needs(
+            replicas=Terms(cut=np.zeros_like(self.group), at=self.group, value=value),
+            shed=Terms(cut=np.zeros_like(self.classes), at=self.classes, value=given_up),
+            lower=np.array([asked]),
+            group=self.group[[reference]],
+        )
+
+
+def _asking(frame: Frame, arcs: ComponentArcs, rows: Sequence[int]) -> _Asking:
+    ends = np.append(arcs.start, arcs.count)
+    some = np.concatenate([np.arange(ends[row], ends[row + 1]) for row in rows])
+    rank = np.full(len(arcs.classes), -1)
+    rank[np.array(rows)] = np.arange(len(rows))
+    group, place = np.unique(arcs.group[some], return_inverse=True)
+    return _Asking(
+        frame=frame,
+        classes=arcs.classes[np.array(rows)],
+        group=group,
+        rank=rank[arcs.row[some]],
+        place=place,
+        busy=arcs.busy[some],
     )
 
 
-def _room(
-    frame: Frame, group: Positions, replicas: Floats, budget_kw: float
-) -> tuple[Floats, float] | None:
+def need_by(frame: Frame, arcs: ComponentArcs, group: int) -> Needs | None:
+    """The cut of all classes that have any of some arcs, rounded by one group; None where there is
+    none.
+    """
+    arcs = arcs.only(frame.most[arcs.group] > 0)
+    rows = np.unique(arcs.row).tolist()
+    if not rows:
+        return None
+    asking = _asking(frame, arcs, rows)
+    at = np.flatnonzero(asking.group == group)
+    rounded = asking.rounded_by(int(at[0])) if len(at) else None
+    return None if rounded is None else asking.need(int(at[0]), rounded)
+
+
+def _need(asking: _Asking, *, replicas: Floats, shed: Floats) -> Needs | None:
+    """The cut of some classes that is broken most, over the groups that stand in the point; `shed`
+    is by class.
+    """
+    stands = replicas[asking.group]
+    if stands.sum() > _MOST_NEEDED:
+        return None
+    by_size = np.lexsort((asking.group, -stands))[:_REFERENCES]
+    best, most = None, _BROKEN
+    for reference in by_size[stands[by_size] > _STANDS].tolist():
+        rounded = asking.rounded_by(reference)
+        if rounded is None:
+            continue
+        value, given_up, asked = rounded
+        broken = (asked - float(value @ stands) - float(given_up @ shed)) / asked
+        if broken > most:
+            best, most = asking.need(reference, rounded), broken
+    return best
+
+
+def _tightest(frame: Frame, group: Positions, replicas: Floats, budget_kw: float) -> float | None:
+    """What a budget is divided by for the room that replicas of its site break most."""
     each_kw = frame.possible_kw[group]
     best, most = None, _OVERFULL
     for one_kw in np.unique(each_kw / frame.accelerators[group]).tolist():
         for many in range(1, _MULTIPLES + 1):
-            bound = budget_kw * many / one_kw
-            value = rounded_down(each_kw * many / one_kw, bound)
-            upper = float(np.floor(bound + _WHOLE))
+            value, upper = _room(each_kw, budget_kw, one_kw / many)
             broken = float((value @ replicas - upper) / max(1.0, upper))
             if broken > most:
-                best, most = (value, upper), broken
+                best, most = one_kw / many, broken
     return best
+
+
+def _room(each_kw: Floats, budget_kw: float, unit_kw: float) -> tuple[Floats, float]:
+    bound = budget_kw / unit_kw
+    return rounded_down(each_kw / unit_kw, bound), float(np.floor(bound + _WHOLE))

@@ -57,6 +57,7 @@ from sites.clock import Clock
 from sites.units import MS_PER_S
 
 METHOD_LP = "scale: relaxation with whole-replica rows, priced over all arcs"
+METHOD_KNOWN = "scale: whole-replica rows at the prices of the search before"
 METHOD_MIP = "scale: components in whole replicas at shared prices"
 _STEPS = 200
 _ROUNDING = 1e-3
@@ -153,7 +154,7 @@ def _solved(
         found = bound_by_components(made.frame, parts, hands, gap_usd_per_h=each, is_over=is_over)
         return made.frame.proven_usd_per_h(found)
 
-    proven = [(bound, METHOD_LP)]
+    proven = [(bound, METHOD_KNOWN if made.by_known else METHOD_LP)]
     is_ready = made.apart is not None
     more = _search(
         search, bound, gap_limit=gap_limit, in_whole=in_whole, is_ready=is_ready, told=told
@@ -168,7 +169,8 @@ def _solved(
     was_cut |= is_over()
     stopped_by = hit() if was_cut else ""
     judged = _judged(problem, ledger, hands, bound=bound, method=method, stopped_by=stopped_by)
-    return replace(judged, prices=carried(frame, made.plain, worth=made.worth))
+    known_next = carried(frame, made.plain, worth=made.worth, rows=made.rows)
+    return replace(judged, prices=known_next)
 
 
 def _begun(
