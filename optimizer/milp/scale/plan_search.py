@@ -88,12 +88,12 @@ def nearness(frame: Frame, arcs: ComponentArcs) -> Floats:
     return near
 
 
-def mend(search: Search, *, effort: Effort) -> None:
+def mend(search: Search, *, effort: Effort, above_usd_per_h: float = _PAIN_USD_PER_H) -> None:
     """Place the sites around shed and exposed classes anew, the dearest first."""
-    frame, exposure, shed = search.frame, search.ledger.exposure, search.ledger.shed_part
-    pain = np.concatenate([shed * frame.shed_usd_per_h, _exposed(search.ledger)])
+    frame, exposure = search.frame, search.ledger.exposure
+    pain = pain_usd_per_h(search.ledger)
     order = np.lexsort((np.arange(len(pain)), -pain))
-    hurt = order[pain[order] > _PAIN_USD_PER_H].tolist()
+    hurt = order[pain[order] > above_usd_per_h].tolist()
     count = len(frame.rate)
     ends = (
         frame.sweep.arcs_of(at).group if at < count else exposure.arcs_of(at - count)[0]
@@ -214,6 +214,11 @@ def open_doors(search: Search) -> None:
         group, fill = group[room[group]], fill[room[group]]
         price = replica[group] * np.maximum(1.0, 1.0 / np.maximum(fill, 1e-9))
         search.worth[group[np.lexsort((group, price))[:_DOORS]]] = True
+
+
+def pain_usd_per_h(ledger: Ledger) -> Floats:
+    """What is shed of each class, then what each rank is exposed to."""
+    return np.concatenate([ledger.shed_part * ledger.frame.shed_usd_per_h, _exposed(ledger)])
 
 
 def _exposed(ledger: Ledger) -> Floats:
