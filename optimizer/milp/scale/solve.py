@@ -290,8 +290,8 @@ def _at_first(
     search: Search, *, gap_limit: float, least_usd_per_h: float, bound_usd_per_h: float
 ) -> bool:
     """What comes before passes over everything: all classes at once where few groups are worth
-    having, or else the sites around what costs most by being shed or exposed, where much is. Whether
-    anything came.
+    having, or else the sites around what costs most by being shed or exposed, where much is.
+    Whether anything came.
     """
     if relative_gap(least_usd_per_h, bound_usd_per_h) <= gap_limit:
         return False
