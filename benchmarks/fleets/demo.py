@@ -13,7 +13,7 @@ _FAST = {
     "ttft: 1100 ms": "ttft: 20 ms",
     "tpot: 40 ms": "tpot: 2 ms",
     "concurrency: 2": "concurrency: 64",
-    # Warsaw's clients are then answered from another site.
+    # Warsaw need not answer.
     "    - {site: waw-1, variant: smollm2-135m-q4, fewest: 1}\n": "",
 }
 _SITE = """apiVersion: hinterland/v1
