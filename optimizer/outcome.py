@@ -104,6 +104,7 @@ class Outcome:
 
     `solve_s` and `build_s` are wall seconds measured by the shell that ran the solve; they are not
     part of the plan or its digest. `prices` are for the next search, from the large search only.
+    Where `only_at` names sites the relaxations are what the classes need that no others may answer.
     """
 
     status: SolveStatus
@@ -116,6 +117,7 @@ class Outcome:
     solve_s: float = 0.0
     message: str = ""
     relaxations: tuple[Relaxation, ...] = ()
+    only_at: tuple[str, ...] = ()
     prices: SharedPrices | None = None
 
     @property

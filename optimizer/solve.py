@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from optimizer.arcs import Candidates, find_arcs
-from optimizer.milp.elastic import mending_slack, relaxations
+from optimizer.milp.elastic import infeasible_message, mending_slack, relaxations
 from optimizer.milp.formulate import formulate
 from optimizer.milp.highs import PointStatus
 from optimizer.milp.model import RowKey
@@ -21,7 +21,7 @@ from optimizer.milp.scale.workers import Workers
 from optimizer.milp.stopping import INTERRUPT
 from optimizer.milp.survive import Losses
 from optimizer.milp.whole.solve import solve_whole
-from optimizer.outcome import Outcome, Progress, Relaxation, SharedPrices, SolveStatus, Untold
+from optimizer.outcome import Outcome, Progress, SharedPrices, SolveStatus, Untold
 from optimizer.plan import CandidateArc, Plan
 from optimizer.problem import Problem
 from optimizer.reach import Reach
@@ -232,7 +232,7 @@ def _judge(problem: Problem, candidates: Candidates, found: Found) -> Outcome:
         return replace(
             outcome,
             status=SolveStatus.INFEASIBLE,
-            message=_infeasible_message(ways),
+            message=infeasible_message(ways),
             relaxations=tuple(relaxation for way in ways for relaxation in way),
         )
     if plan is None:
@@ -248,19 +248,6 @@ def _judge(problem: Problem, candidates: Candidates, found: Found) -> Outcome:
         bound_usd_per_h=plan.bound_usd_per_h,
         message=f"stopped by {found.hit_limit}; gap {plan.gap:.2%}" if found.hit_limit else "",
     )
-
-
-def _infeasible_message(ways: tuple[tuple[Relaxation, ...], ...]) -> str:
-    if not ways:
-        return "infeasible, whatever limit of the plan policy or the sites gives way"
-    told = [" and ".join(_relaxation_text(r) for r in way) for way in ways]
-    return "infeasible; any one of these is enough: " + "; or ".join(told)
-
-
-def _relaxation_text(one: Relaxation) -> str:
-    price = f" (${one.price_usd_per_h:.2f}/h)" if one.price_usd_per_h else ""
-    figures = f"from {one.limit:g} to {one.needed:g} {one.unit}"
-    return f'{one.code} of "{one.subject}" {figures}{price}: {one.remedy}'
 
 
 def _fault_message(violations: tuple[Violation, ...]) -> str:

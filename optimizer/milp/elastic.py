@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pyomo.environ as pyo
 
@@ -28,6 +28,7 @@ from optimizer.milp.model import (
     COUNTED_FAMILIES,
     ELASTIC_FAMILIES,
     Elasticity,
+    Formulation,
     RowKey,
     kw,
     start_formulation,
@@ -59,7 +60,16 @@ def mending_slack(problem: Problem, arcs: Iterable[CandidateArc]) -> dict[RowKey
     if not may_need_mending(problem):
         return {}
     found = _least_excess(problem, arcs, families=_MENDED, at_most=_broken_now(problem))
-    return {} if found is None else {key: excess for key, (_, excess) in found.items()}
+    return {} if found is None else found.excess
+
+
+def least_mending(problem: Problem) -> tuple[dict[RowKey, float], dict[str, int]] | None:
+    """`mending_slack` where all traffic is shed, with the replicas by group id that the fewest
+    moves lead to; None where no slack on limits that are mended is enough.
+    """
+    most = _broken_now(problem)
+    found = _least_excess(problem, (), families=_MENDED, at_most=most, few_moves=True)
+    return None if found is None else (found.excess, found.replicas)
 
 
 def may_need_mending(problem: Problem) -> bool:
@@ -140,21 +150,54 @@ def relaxations(
     return tuple(tuple(replace(r, way=at) for r in way) for at, way in enumerate(ways))
 
 
+def shortfall(problem: Problem, arcs: Iterable[CandidateArc]) -> tuple[tuple[Relaxation, ...], ...]:
+    """As `relaxations`, by more shedding and by more hardware, power and links alone; none unless
+    one of the two is proven to be needed.
+    """
+    kept = tuple(arcs)
+    ways, is_proven = [], False
+    for families in (("shed_cap",), _PHYSICAL):
+        found = _least_excess(problem, kept, families=families)
+        if found is not None and found.excess:
+            ways.append(_way(problem, kept, found))
+            is_proven |= found.is_proven
+    ways.sort(key=lambda way: (sum(r.price_usd_per_h for r in way), way[0].code))
+    numbered = tuple(tuple(replace(r, way=at) for r in way) for at, way in enumerate(ways))
+    return numbered if is_proven else ()
+
+
 def _ways(
     problem: Problem, arcs: tuple[CandidateArc, ...], *, choices: Iterable[tuple[str, ...]]
 ) -> list[tuple[Relaxation, ...]]:
     ways = []
     for families in choices:
         found = _least_excess(problem, arcs, families=families)
-        if found:
-            served = {arc.class_id for arc in arcs}
-            ways.append(
-                tuple(
-                    _describe(problem, key, *found[key], hopeless=key[1] not in served)
-                    for key in sorted(found)
-                )
-            )
+        if found is not None and found.excess:
+            ways.append(_way(problem, arcs, found))
     return ways
+
+
+def _way(
+    problem: Problem, arcs: tuple[CandidateArc, ...], found: _Excess
+) -> tuple[Relaxation, ...]:
+    served = {arc.class_id for arc in arcs}
+    return tuple(
+        _describe(problem, key, found, hopeless=key[1] not in served)
+        for key in sorted(found.excess)
+    )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Excess:
+    """How far rows must give way beyond their limits, and the replicas that stand at that; whether
+    less is proven not to do.
+    """
+
+    is_proven: bool
+
+    limits: Mapping[RowKey, float]
+    excess: dict[RowKey, float]
+    replicas: dict[str, int]
 
 
 def _least_excess(
@@ -163,10 +206,12 @@ def _least_excess(
     *,
     families: Iterable[str],
     at_most: Mapping[RowKey, float] | None = None,
-) -> dict[RowKey, tuple[float, float]] | None:
-    """(limit, excess) of every row that must give way, or None if even that is not enough.
+    few_moves: bool = False,
+) -> _Excess | None:
+    """What must give way at least, or None if even that is not enough or there is no such row.
 
-    With `at_most`, no row gives way further than it says, and rows it leaves out not at all.
+    With `at_most`, no row gives way further than it says, and rows it leaves out not at all. With
+    `few_moves` no more replicas start or stop than that takes.
     """
     wide = at_most is None and bool({"pool_accelerators", "site_power"} & set(families))
     inputs = take_inputs(problem, arcs, beyond_limits=wide)
@@ -183,17 +228,37 @@ def _least_excess(
             f.model.excess[key].setub(at_most.get(key, 0.0))
         tie_break = 1.0 / max(1.0, abs(f.limits[key]))
         weights.append((_unit_price(reach, key) + 1e-3 * tie_break, f.model.excess[key]))
-    f.model.least = pyo.Objective(expr=f.sum_of(_evened(weights)), sense=pyo.minimize)
-    budget = replace(budget_of(problem), gap=1e-4)
+    found = _least(f, _evened(weights))
+    if found is None or not few_moves:
+        return found
+    for key in list(f.model.excess):
+        f.model.excess[key].setub(found.excess.get(key, 0.0) * (1 + _DUST))
+    moves = [*f.model.up.values(), *f.model.down.values()]
+    again = _least(f, [(1.0, one) for one in moves])
+    return found if again is None else replace(found, replicas=again.replicas)
+
+
+def _least(f: Formulation, weights: Sequence[tuple[float, pyo.Var]]) -> _Excess | None:
+    """The point at which a weighted sum is least; None if there is no point."""
+    f.model.del_component("least")
+    f.model.least = pyo.Objective(expr=f.sum_of(weights), sense=pyo.minimize)
+    budget = replace(budget_of(f.inputs.problem), gap=1e-4)
     point = run(compile_model(f), budget)
     if point.status in (PointStatus.INFEASIBLE, PointStatus.NONE):
         return None
     used = point.values.get("excess", {})
-    return {
-        key: (f.limits[key], round(used[key]) if key[0] in COUNTED_FAMILIES else used[key])
-        for key in sorted(used)
-        if used[key] > _DUST
-    }
+    return _Excess(
+        is_proven=point.status is PointStatus.PROVEN,
+        limits=f.limits,
+        excess={
+            key: round(used[key]) if key[0] in COUNTED_FAMILIES else used[key]
+            for key in sorted(used)
+            if used[key] > _DUST
+        },
+        replicas={
+            group: round(count) for group, count in sorted(point.values.get("n", {}).items())
+        },
+    )
 
 
 def _unit_price(reach: Reach, key: RowKey) -> float:
@@ -221,6 +286,24 @@ def _unit_price(reach: Reach, key: RowKey) -> float:
     if family == "shed_cap":
         return shed_price_usd_per_h(reach, subject) / reach.rates[subject]
     return 0.0
+
+
+def infeasible_message(
+    ways: tuple[tuple[Relaxation, ...], ...], *, only_at: Sequence[str] = ()
+) -> str:
+    """One line of what to relax; `only_at` as in `Outcome`."""
+    if not ways:
+        return "infeasible, whatever limit of the plan policy or the sites gives way"
+    told = [" and ".join(_relaxation_text(r) for r in way) for way in ways]
+    where = ", ".join(only_at)
+    why = f": what only {where} may answer does not fit there" if where else ""
+    return f"infeasible{why}; any one of these is enough: " + "; or ".join(told)
+
+
+def _relaxation_text(one: Relaxation) -> str:
+    price = f" (${one.price_usd_per_h:.2f}/h)" if one.price_usd_per_h else ""
+    figures = f"from {one.limit:g} to {one.needed:g} {one.unit}"
+    return f'{one.code} of "{one.subject}" {figures}{price}: {one.remedy}'
 
 
 _Show = Callable[[Problem, str, float], float]
@@ -286,10 +369,8 @@ def _evened(weights: Sequence[tuple[float, pyo.Var]]) -> list[tuple[float, pyo.V
     return [(max(weight / heaviest, _LIGHTEST), excess) for weight, excess in weights]
 
 
-def _describe(
-    problem: Problem, key: RowKey, limit: float, excess: float, *, hopeless: bool
-) -> Relaxation:
-    family, subject = key
+def _describe(problem: Problem, key: RowKey, found: _Excess, *, hopeless: bool) -> Relaxation:
+    (family, subject), limit, excess = key, found.limits[key], found.excess[key]
     unit, show, remedy = _WORDS[family]
     if family == "shed_cap" and hopeless:
         remedy = "no site may serve it (its pruned arcs say why); drop the class or " + remedy

@@ -162,8 +162,10 @@ def infeasible_lines(outcome: Outcome) -> list[str]:
     ways = outcome.ways
     if not ways:
         return ["no plan meets every limit", f"  {outcome.message}"]
-    several = "; any one of these is enough" if len(ways) > 1 else ""
-    lines = [f"no plan meets every limit{several}:"]
+    where = ", ".join(outcome.only_at)
+    why = f": what only {where} may answer does not fit there" if where else ""
+    several = "; any one of these is enough" + (" for it" if where else "") if len(ways) > 1 else ""
+    lines = [f"no plan meets every limit{why}{several}:"]
     for number, way in enumerate(ways, start=1):
         for at, one in enumerate(way):
             head = f"{number}." if at == 0 else "   and"

@@ -111,12 +111,12 @@ def of_bound(tables: Tables, site_id: str, variant_id: str) -> Positions:
 
 
 def _bounds(tables: Tables) -> tuple[Positions, Floats]:
-    """Per group the rank of its replica cap, and the caps; what runs already may stay."""
+    """Per group the rank of its replica cap, and the caps."""
     most = {k: b.most for k, b in merged_bounds(tables.problem).items() if b.most is not None}
     bound = np.full(tables.groups.count, NOWHERE, dtype=np.intp)
     limits = np.zeros(len(most))
     for rank, key in enumerate(most):
         mine = of_bound(tables, *key)
         bound[mine] = rank
-        limits[rank] = max(float(most[key]), float(tables.groups.running[mine].sum()))
+        limits[rank] = most[key]
     return bound, limits

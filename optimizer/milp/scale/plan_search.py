@@ -102,6 +102,20 @@ def mend(search: Search, *, effort: Effort, above_usd_per_h: float = _PAIN_USD_P
     _go(search, _around(search, ends, effort), effort=effort)
 
 
+def make_way(search: Search, at: int, *, more_sites: int, effort: Effort) -> None:
+    """Place the sites that a class reaches anew, with so many of their neighbours, over every group
+    there and whatever the time.
+    """
+    frame, own = search.frame, np.flatnonzero(search.reach[at])
+    weight = search.near[own].sum(axis=0)
+    weight[own] = np.inf
+    here = np.zeros(len(frame.budget_kw), dtype=np.bool_)
+    here[_first(weight, len(own) + more_sites)] = True
+    classes = concerned(search.ledger, search.reach, here=here)
+    job = Job(classes=classes, free=here[frame.site] & (frame.most > 0))
+    step(replace(search, is_over=lambda: False), [job], effort)
+
+
 def renew(search: Search, *, turn: int, effort: Effort) -> None:
     """Place all sites anew, neighbours together, from another corner each turn."""
     _go(search, _everywhere(search, turn, effort), effort=effort)

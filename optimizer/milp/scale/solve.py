@@ -6,7 +6,7 @@ nothing more, or at the time limit (an outer abort; the plan then says so).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,12 +18,14 @@ from optimizer.milp.scale.at_prices import FEW_GROUPS, AtPrices, apart_of, at_pr
 from optimizer.milp.scale.batch import Search
 from optimizer.milp.scale.bound import bound_by_components
 from optimizer.milp.scale.building import build
-from optimizer.milp.scale.cap_search import keep_caps
+from optimizer.milp.scale.cap_search import keep_caps, keep_shed_cap, shed_dearly
 from optimizer.milp.scale.carried import carried, cleared_at
 from optimizer.milp.scale.cluster import Effort
+from optimizer.milp.scale.confined import refused
 from optimizer.milp.scale.contention import add_cuts
 from optimizer.milp.scale.frame import Frame, take_frame, with_floors
 from optimizer.milp.scale.ledger import Ledger
+from optimizer.milp.scale.mending import moved_limits
 from optimizer.milp.scale.mixes import trim_mixes
 from optimizer.milp.scale.opening import split
 from optimizer.milp.scale.plan_search import (
@@ -138,20 +140,25 @@ def _solved(
 ) -> Outcome:
     """`hit` names what ended the search where `spent` did."""
     gap_limit = problem.plan_policy.gap_limit
-    frame, cleared, searched = _market(take_frame(tabulate(problem)), known, hands, spent=spent)
+    eased, mended = moved_limits(problem)
+    frame, cleared, searched = _market(take_frame(tabulate(eased)), known, hands, spent=spent)
     is_over = Deadline(spent=spent, part=searched, limit_s=limit_s)
     made = at_prices(
         frame, cleared, hands, known=known, gap_limit=gap_limit, spent=spent, is_over=is_over
     )
     was_cut, bound = made.was_cut, made.bound_usd_per_h
     told.stands(cost_usd_per_h=np.inf, bound_usd_per_h=bound)
-    search = _begun(made, start, hands, is_over=is_over)
+    search = _begun(made, start, mended, hands, is_over=is_over)
     frame, ledger = search.frame, search.ledger
     built = spent() + _BUILD_PART * (searched - spent())
     effort = Effort(sites=_SITES, gap=gap_limit / 4, nodes=1)
     ledger.caps_hold = not frame.caps.are_priced
     is_late = Deadline(spent=spent, part=built, limit_s=limit_s)
     was_cut |= build(search, effort=effort, is_late=is_late)
+    nowhere = refused(problem, search, bound_usd_per_h=bound)
+    if nowhere is not None:
+        return nowhere
+    keep_shed_cap(search)
     if frame.caps.are_priced:
         search = keep_caps(search, Effort(sites=_ROUGH_SITES, gap=gap_limit / 2, nodes=1))
 
@@ -168,6 +175,7 @@ def _solved(
     )
     if more is not None:
         proven.append((more, METHOD_MIP))
+    keep_shed_cap(search)
     trim(ledger)
     trim_mixes(ledger)
     # a solver that proves more than a plan costs has erred: such a bound counts for nothing
@@ -181,11 +189,16 @@ def _solved(
 
 
 def _begun(
-    made: AtPrices, start: Plan | None, hands: Workers, *, is_over: Callable[[], bool]
+    made: AtPrices,
+    start: Plan | None,
+    mended: Mapping[str, int] | None,
+    hands: Workers,
+    *,
+    is_over: Callable[[], bool],
 ) -> Search:
     """A search at prices, with what has to stand and what stands of an earlier plan."""
     point = made.point
-    frame = with_floors(made.frame.as_paid(), point.prices)
+    frame = shed_dearly(with_floors(made.frame.as_paid(), point.prices), point.prices)
     search = begin(
         frame,
         point.prices,
@@ -196,7 +209,7 @@ def _begun(
         is_over=is_over,
     )
     if start is not None or np.isfinite(frame.caps.moves) or frame.least.any():
-        take_up(search, start)
+        take_up(search, start, mended)
     return search
 
 
@@ -337,9 +350,8 @@ def _judged(
         named = "; ".join(v.message() for v in violations[:5])
         unkept = {v.code for v in violations} <= _UNKEPT
         told = f"no plan found that keeps every limit; the best found misses: {named}"
-        if may_need_mending(problem):  # the search and its bound know no slack for that
+        if may_need_mending(problem):  # for what must be served limits may give way further
             bound = trivial_bound_usd_per_h(problem)
-            told += "; what runs now breaks a limit: a higher move limit lets it be mended at once"
         refused = f"the checker refused the plan ({len(violations)} violations): {named}"
         return Outcome(
             status=SolveStatus.NO_PLAN if unkept else SolveStatus.FAULT,

@@ -110,6 +110,36 @@ def test_an_earlier_plan_flows_over_as_many_groups_as_before() -> None:
     assert search.ledger.cost_usd_per_h() == pytest.approx(plan.cost.total_usd_per_h, rel=1e-4)
 
 
+def test_of_an_earlier_plan_as_many_replicas_stay_as_a_lower_budget_leaves_room_for() -> None:
+    """Groups of 3 and 2 replicas of 300 W on a budget of 900 W, which holds 3: the two whose
+    traffic costs more to shed stay, and one of the others.
+    """
+    classes = [
+        b.traffic_class("few", rate_rps=20.0, priority=0, service_id="chat"),
+        b.traffic_class("many", rate_rps=30.0, priority=9, service_id="talk"),
+    ]
+    problem = b.problem(
+        sites=[b.site(budget_w=1_500.0, pools=[b.pool(count=8)])],
+        variants=[b.variant("v"), b.variant("w")],
+        points=[b.point("v"), b.point("w")],
+        services={"chat": ["v"], "talk": ["w"]},
+        classes=classes,
+    )
+    plan = solve(problem).plan
+    assert plan is not None
+    assert {g.group.group_id: g.replicas for g in plan.groups} == {"a/p/v/x1": 2, "a/p/w/x1": 3}
+    search = begun(
+        replace(
+            problem, fleet=b.problem(sites=[b.site(budget_w=900.0, pools=[b.pool(count=8)])]).fleet
+        )
+    )
+    take_up(search, plan)
+    tables, ledger = search.frame.tables, search.ledger
+    stands = {tables.group_id(at): ledger.replicas[at] for at in np.flatnonzero(ledger.replicas)}
+    assert stands == {"a/p/v/x1": 2, "a/p/w/x1": 1}
+    assert ledger.shed_part == pytest.approx(np.array([0.0, 2 / 3]), abs=1e-4)
+
+
 @SOON
 @given(rich_problems())
 def test_an_earlier_plan_costs_again_what_it_cost(problem: Problem) -> None:
