@@ -34,12 +34,6 @@ _WITHIN = 1e-6
 _DUST = 1e-4
 _SOME_REPLICAS, _TIMES_DEARER = 4.0, 20.0
 
-_TRIES, _TRIES_AT_LEAST, _NEIGHBOURS = 20, 4, (0, 1, 2, 4)
-_HARD = Effort(sites=0, gap=1e-3, nodes=20, thorough=True)
-"""At 200 sites a class whose two sites are full got its room with one more, in 0.6 s; passes over
-six sites around them never found any.
-"""
-
 
 def sheds_too_much(ledger: Ledger) -> Positions:
     """Classes that shed more than the plan's policy allows, the dearest first."""
@@ -51,21 +45,10 @@ def sheds_too_much(ledger: Ledger) -> Positions:
 
 
 def keep_shed_cap(search: Search) -> None:
-    """Let others make way for classes that shed too much, at more and more sites around theirs;
-    a few times whatever the time, since there is no plan otherwise.
+    """Let others make way for classes that shed too much: a few times whatever the time, since
+    there is no plan otherwise.
     """
-    tried = dict[int, int]()
-    for turn in range(_TRIES):
-        if turn >= _TRIES_AT_LEAST and search.is_over():
-            break
-        beyond = sheds_too_much(search.ledger).tolist()
-        left = [at for at in beyond if tried.get(at, 0) < len(_NEIGHBOURS)]
-        if not left:
-            break
-        at = min(left, key=lambda one: tried.get(one, 0))
-        more_sites = _NEIGHBOURS[tried.get(at, 0)]
-        make_way(search, at, more_sites=more_sites, effort=_HARD)
-        tried[at] = tried.get(at, 0) + 1
+    make_way(search, lambda: sheds_too_much(search.ledger), widest=4, tries=20, at_least=4)
 
 
 def shed_dearly(frame: Frame, prices: Prices) -> Frame:

@@ -9,25 +9,20 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from optimizer.milp.scale.batch import Job, step
 from optimizer.milp.scale.building import build
-from optimizer.milp.scale.cap_search import keep_caps, keep_shed_cap, sheds_too_much
+from optimizer.milp.scale.cap_search import keep_caps
 from optimizer.milp.scale.caps import CapPrices
 from optimizer.milp.scale.cluster import Effort
 from optimizer.milp.scale.frame import take_frame
-from optimizer.milp.scale.plan_search import sites_in_reach
 from optimizer.milp.scale.solve import solve_at_scale
 from optimizer.milp.scale.trim import trim_caps
 from optimizer.outcome import SolveStatus
 from optimizer.plan import Plan
 from optimizer.policy import GroupBound, PlanPolicy
 from optimizer.problem import Problem
-from optimizer.solve import solve
 from optimizer.supplies import emission_g_per_h
 from optimizer.tabulate import tabulate
 from optimizer.verify import check_plan
-from scheduler.cli.plan_text import infeasible_lines
-from sites.residency import ResidencyPolicy
 from tests.optimizer import builders as b
 from tests.optimizer.optima import most_usd_per_h
 from tests.optimizer.scale.test_plan_search import begun
@@ -196,78 +191,3 @@ def test_prices_of_caps_add_up() -> None:
     more = dear.energy_usd_per_h(drawn_kw) - frame.energy_usd_per_h(drawn_kw)
     assert frame.emitted_kg_per_h(drawn_kw) == pytest.approx(0.55)
     assert more == pytest.approx(1.1)
-
-
-@pytest.mark.parametrize("allowed_bp", [0, 100])
-def test_next_to_no_traffic_gets_its_replica_where_little_may_be_shed(allowed_bp: int) -> None:
-    """A request an hour of 100 tokens costs $0.025/h to shed, and $2 to serve."""
-    few = b.traffic_class(rate_rps=1 / 3_600, priority=5)
-    problem = b.problem(sites=[b.site(pools=[b.pool(price=2.0)])], classes=[few])
-    assert replicas(planned(problem)) == {}
-    policy = replace(b.DEFAULT_POLICY, max_shed_basis_points=allowed_bp)
-    strict = replace(problem, plan_policy=policy)
-    assert replicas(planned(strict)) == {"a/p/v/x1": 1}
-    assert solve_at_scale(strict).bound_usd_per_h <= most_usd_per_h(strict)
-
-
-def at_home(*rates: float) -> Problem:
-    """Classes bound to Germany, where one accelerator serves 10 requests/s; France has plenty."""
-    classes = [
-        b.traffic_class(f"c{at}", rate_rps=rate, policy_id="de") for at, rate in enumerate(rates)
-    ]
-    home = ResidencyPolicy(policy_id="de", processing_countries=("DE",), transit_countries=None)
-    return b.problem(
-        sites=[
-            b.site("a", country="DE", pools=[b.pool(count=1)]),
-            b.site("b", country="FR", pools=[b.pool(count=8)]),
-        ],
-        links=[b.link("a", "b")],
-        policies=[b.ANYWHERE, home],
-        classes=[*classes, b.traffic_class("far", rate_rps=30.0)],
-        plan_policy=replace(b.DEFAULT_POLICY, max_shed_basis_points=0),
-    )
-
-
-def test_what_few_sites_cannot_serve_of_their_own_is_infeasible_and_says_what_would_help() -> None:
-    found = solve_at_scale(at_home(6.0, 9.0))
-    assert found.status is SolveStatus.INFEASIBLE
-    assert found.only_at == ("a",)
-    assert {one.code for one in found.relaxations} == {"pool_accelerators", "shed_cap"}
-    more = next(one for one in found.relaxations if one.code == "pool_accelerators")
-    assert (more.subject, more.limit, more.needed) == ("a/p", 1, 2)
-    head, *ways = infeasible_lines(found)
-    assert head == (
-        "no plan meets every limit: what only a may answer does not fit there; any one of these is"
-        " enough for it:"
-    )
-    assert len(ways) == 2
-    assert solve(at_home(6.0, 9.0)).status is SolveStatus.INFEASIBLE
-
-
-def test_a_class_that_nobody_may_answer_is_infeasible_where_nothing_may_be_shed() -> None:
-    problem = at_home(1.0)
-    problem = replace(problem, classes=(b.traffic_class(ttft_ms=1.0), *problem.classes))
-    found = solve_at_scale(problem)
-    assert found.status is SolveStatus.INFEASIBLE
-    assert found.only_at == ()
-    assert "no site may serve it" in found.message
-
-
-def test_others_make_way_for_what_may_not_be_shed() -> None:
-    """The one accelerator at home serves what is bound there, though others are there already."""
-    search = begun(at_home(10.0))
-    frame, ledger = search.frame, search.ledger
-    names = frame.tables.classes.ids
-    search.reach[:] = sites_in_reach(frame, search.workers)
-    away = np.flatnonzero(np.array(names) == "far")
-    everywhere = frame.most > 0
-    step(
-        search,
-        [Job(classes=away, free=everywhere & (frame.site == 0))],
-        Effort(sites=1, gap=0.0, nodes=1),
-    )
-    assert ledger.replicas[frame.site == 0].sum() == 1
-    late = replace(search, is_over=lambda: True)
-    assert [names[at] for at in sheds_too_much(ledger)] == ["far", "c0"]
-    keep_shed_cap(late)
-    assert list(sheds_too_much(ledger)) == []
