@@ -163,7 +163,8 @@ def _solve_large(
     )
     has_time = watch.lap_s() < problem.plan_policy.time_limit_s
     # where it finds no plan the ordinary search may, or can say what to relax
-    return None if found.plan is None and arcs <= LARGE_ARCS and has_time else found
+    is_open = found.plan is None and found.status is not SolveStatus.INFEASIBLE
+    return None if is_open and arcs <= LARGE_ARCS and has_time else found
 
 
 def _is_interrupted(plan: Plan) -> bool:

@@ -194,7 +194,6 @@ class _Excess:
     """
 
     is_proven: bool
-
     limits: Mapping[RowKey, float]
     excess: dict[RowKey, float]
     replicas: dict[str, int]

@@ -244,7 +244,8 @@ def require_plan(session: Session, outcome: Outcome) -> None:
         from sites.digest import to_plain
 
         ways = to_plain(outcome.relaxations)
-        session.out.data("plan", {"status": "infeasible", "relaxations": ways})
+        told = {"status": "infeasible", "relaxations": ways, "only_at": list(outcome.only_at)}
+        session.out.data("plan", told)
     raise CliError(ExitCode.INFEASIBLE, "\n".join(infeasible_lines(outcome)))
 
 

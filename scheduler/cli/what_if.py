@@ -128,6 +128,7 @@ def _side(side: Side) -> dict[str, object]:
         "plan": to_plain(outcome.plan) if outcome.plan else None,
         "plan_digest": outcome.plan.plan_digest if outcome.plan else None,
         "relaxations": to_plain(outcome.relaxations),
+        "only_at": list(outcome.only_at),
     }
 
 

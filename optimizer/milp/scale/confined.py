@@ -19,9 +19,8 @@ from optimizer.milp.scale.frame import Positions
 from optimizer.outcome import Outcome, SolveStatus
 from optimizer.problem import Problem
 
-_MOST_CLASSES, _MOST_SITES = 200, 6
-_REGIONS = 4
-"""Regions looked at, at most, the smallest first."""
+_MOST_SITES, _MOST_ARCS, _REGIONS = 6, 3_000, 4
+"""Of a region, and regions looked at, the smallest first."""
 
 _TIME_PART = 0.05
 """Of the time limit, for each of the two questions asked of a region."""
@@ -36,11 +35,10 @@ def refused(problem: Problem, search: Search, *, bound_usd_per_h: float) -> Outc
     tables = search.frame.tables
     for here in _regions(search.reach, sheds_too_much(search.ledger)):
         inside = np.flatnonzero(~search.reach[:, ~here].any(axis=1))
-        if len(inside) > _MOST_CLASSES:
-            continue
         sites = tuple(tables.sites.ids[at] for at in np.flatnonzero(here))
         alone = _alone(problem, classes={tables.classes.ids[at] for at in inside}, sites=sites)
-        ways = shortfall(alone, find_arcs(alone).arcs)
+        arcs = find_arcs(alone).arcs
+        ways = shortfall(alone, arcs) if len(arcs) <= _MOST_ARCS else ()
         if ways:
             return Outcome(
                 status=SolveStatus.INFEASIBLE,
