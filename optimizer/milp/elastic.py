@@ -287,16 +287,14 @@ def _unit_price(reach: Reach, key: RowKey) -> float:
     return 0.0
 
 
-def infeasible_message(
-    ways: tuple[tuple[Relaxation, ...], ...], *, only_at: Sequence[str] = ()
-) -> str:
-    """One line of what to relax; `only_at` as in `Outcome`."""
+def infeasible_message(ways: tuple[tuple[Relaxation, ...], ...], *, why: str = "") -> str:
+    """One line of what to relax; where it says `why`, for that alone."""
     if not ways:
         return "infeasible, whatever limit of the plan policy or the sites gives way"
-    told = [" and ".join(_relaxation_text(r) for r in way) for way in ways]
-    where = ", ".join(only_at)
-    why = f": what only {where} may answer does not fit there" if where else ""
-    return f"infeasible{why}; any one of these is enough: " + "; or ".join(told)
+    told = "; or ".join(" and ".join(_relaxation_text(r) for r in way) for way in ways)
+    if why:
+        return f"infeasible: {why}; any one of these is enough for it: {told}"
+    return f"infeasible; any one of these is enough: {told}"
 
 
 def _relaxation_text(one: Relaxation) -> str:

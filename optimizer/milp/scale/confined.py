@@ -22,6 +22,8 @@ from optimizer.problem import Problem
 _MOST_SITES, _MOST_ARCS, _REGIONS = 6, 3_000, 4
 """Of a region, and regions looked at, the smallest first."""
 
+_NOBODY = "no site may answer some classes"
+
 _TIME_PART = 0.05
 """Of the time limit, for each of the two questions asked of a region."""
 
@@ -40,13 +42,15 @@ def refused(problem: Problem, search: Search, *, bound_usd_per_h: float) -> Outc
         arcs = find_arcs(alone).arcs
         ways = shortfall(alone, arcs) if len(arcs) <= _MOST_ARCS else ()
         if ways:
+            names = ", ".join(sites)
+            why = f"what only {names} may answer does not fit there" if sites else _NOBODY
             return Outcome(
                 status=SolveStatus.INFEASIBLE,
                 plan=None,
                 arcs=(),
                 pruned=(),
                 bound_usd_per_h=bound_usd_per_h,
-                message=infeasible_message(ways, only_at=sites),
+                message=infeasible_message(ways, why=why),
                 relaxations=tuple(one for way in ways for one in way),
                 only_at=sites,
             )
