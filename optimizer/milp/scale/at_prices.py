@@ -31,8 +31,11 @@ _NEAR, _NEAR_FEW = 0.03, 0.1
 having. Of 200 sites these are three times the groups that the relaxation uses. The second where
 that are few: of 20 sites the best plan of those within 3 % costs 1 % more than of 10 %.
 """
-_PRICES_PART = 0.35
-"""Of a time limit, after which prices are good enough."""
+_WIDE_PART, _PRICES_PART, _PARTS_PART = 0.35, 0.4, 0.5
+"""Of a time limit: after the second prices are good enough, after the third components are not
+relaxed at them (at 600 sites 5 s, which prove 2.5 % more), and after the first only groups that
+the relaxation uses are worth having (there a first plan took 17 s over wider ones, 10 over these).
+"""
 _KNOWN_PART = 0.15
 """The same where prices were known to begin with: in haste those have to do."""
 _SLIVER = 1e-6
@@ -102,9 +105,10 @@ def at_prices(
     near[point.group[point.replicas > _SLIVER]] = True
     if known is not None:
         near[still_worth(frame, known)] = True
-    if converged.rounds > 0 and not is_late:
+    if converged.rounds > 0 and spent() < _PARTS_PART:
         apart = relax_components(frame, point, hands, is_over=is_over)
         bound = max(bound, apart.bound_usd_per_h)
+    if apart is not None and spent() < _WIDE_PART:
         short = apart.short_usd_per_h / np.maximum(_FREE, frame.replica_price(point.prices))
         few = near | (short <= _NEAR_FEW)
         near = few if few.sum() <= FEW_GROUPS else near | (short <= _NEAR)

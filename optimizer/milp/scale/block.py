@@ -27,6 +27,7 @@ from optimizer.milp.scale.rounding import Needs, Terms
 from optimizer.tables import Floats
 
 _LEAST_BUSY = 1e-12
+_NEAR = 0.1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,18 +153,24 @@ def earned(block: Block, worth: Worth) -> Earned:
     needed = block.needs.replicas
     stands = stands + np.bincount(needed.at, needed.value * worth.need[needed.cut], groups)
     profit = worth.demand[arcs.row] - block.flow_usd_per_h
-    ratio = profit / np.maximum(arcs.busy, _LEAST_BUSY)
-    pays = np.flatnonzero(profit > 0)
-    order = pays[np.lexsort((pays, -ratio[pays], block.place[pays]))]
+    ratio = np.maximum(0.0, profit) / np.maximum(arcs.busy, _LEAST_BUSY)
+    # all its rated work at the best of rates: what no more than nears its price is good enough for
+    last = np.zeros(groups)
+    np.maximum.at(last, block.place, ratio)
+    fill = block.rateable * last
+    near = block.replica_usd_per_h * (1 - _NEAR) < stands + fill
+    pays = np.flatnonzero(near[block.place] & (profit > 0))
+    order = pays[np.argsort(-ratio[pays], kind="stable")]
+    order = order[np.argsort(block.place[order], kind="stable")]
     fills, at = (block.cover * arcs.busy)[order], block.place[order]
     before = np.cumsum(fills) - fills
     first = np.searchsorted(at, np.arange(groups))
     within = before - np.append(before, 0.0)[first][at]
     taken = np.clip(block.rateable[at] - within, 0.0, fills)
-    last = np.zeros(groups)
+    last[near] = 0.0
     full = (taken > 0) & (within + fills >= block.rateable[at])
     np.maximum.at(last, at[full], ratio[order][full])
-    fill = np.bincount(at, taken * ratio[order], groups)
+    fill[near] = np.bincount(at, taken * ratio[order], groups)[near]
     return Earned(usd_per_h=block.replica_usd_per_h - stands - fill, last_usd_per_h=last)
 
 

@@ -23,6 +23,7 @@ from optimizer.milp.scale.block import (
     Block,
     Earned,
     Worth,
+    cover_worth,
     earned,
     fall_back_usd_per_h,
     proven_usd_per_h,
@@ -37,6 +38,7 @@ from sites.errors import FatalError
 _AMPLE = 2.0
 _BROKEN = 1e-4
 _PAYS = 1e-6
+_COVERS = 1e-9
 _SUPPORT = 1e-6
 _ROUNDS = 10
 _STEP = 1e-3
@@ -71,9 +73,12 @@ class _Formulation:
     cover of a class; then, if others are `bought`, their traffic, cover, cover after a loss.
     """
 
-    def __init__(self, block: Block, chosen: NDArray[np.bool_], linked: NDArray[np.bool_]) -> None:
+    def __init__(
+        self, block: Block, chosen: NDArray[np.bool_], taken: NDArray[np.bool_], links: Positions
+    ) -> None:
+        """Over the arcs `taken` of the groups `chosen`, with arc rows of `links` among them."""
         self.block = block
-        self.at = np.flatnonzero(chosen[block.place])
+        self.at = np.flatnonzero(chosen[block.place] & taken)
         self.group = np.flatnonzero(chosen)
         self.row = block.arcs.row[self.at]
         rank = np.cumsum(chosen) - 1
@@ -88,9 +93,8 @@ class _Formulation:
         self._loss_rows(rank)
         self._need_rows(rank, chosen)
         self.first_cut = self.rows.count
-        each = np.flatnonzero(linked[self.at])
-        place, cover = self.place[each], block.cover[self.at[each]]
-        some = np.arange(len(each))
+        each, some = np.searchsorted(self.at, links), np.arange(len(links))
+        place, cover = self.place[each], block.cover[links]
         entries = [(some, each, np.ones(len(each))), (some, self.first[2] + place, -cover)]
         self.rows.block(-lp.INF, 0.0, entries=entries, count=len(each))
         cost = [block.flow_usd_per_h[self.at], block.shed_usd_per_h]
@@ -170,6 +174,13 @@ class _Formulation:
         ]
         self.rows.block(cuts.lower, lp.INF, entries=entries, count=count)
 
+    def point(self, values: Floats) -> tuple[Floats, Floats]:
+        """Parts on all arcs of the block and replicas of all its groups."""
+        part, replicas = np.zeros(self.block.arcs.count), np.zeros(len(self.block.group))
+        part[self.at] = values[: self.first[1]]
+        replicas[self.group] = values[self.first[2] : self.first[3]]
+        return part, replicas
+
     def bought(self, worth: Worth, price: Floats, chosen: NDArray[np.bool_]) -> lp.Rows:
         """The rows with columns for what groups that are not `chosen` could do; `price` of theirs
         per class.
@@ -210,50 +221,53 @@ class _Formulation:
         )
 
 
-def relaxed(block: Block, support: Positions) -> Relaxed:
-    """The relaxation, begun from groups of `support` and each class's cheapest: its best bound."""
+def relaxed(block: Block, support: Positions, known: NDArray[np.bool_]) -> Relaxed:
+    """The relaxation: its best bound, begun from groups of `support`, `known` arcs (a mask) and
+    each class's cheapest.
+    """
     chosen = np.isin(block.group, support)
     full = block.flow_usd_per_h + (block.replica_usd_per_h / block.rateable)[block.place] * (
         block.arcs.busy
     )
-    chosen[block.place[cheapest(block.arcs, full, _FIRST_ARCS)]] = True
+    first = cheapest(block.arcs, full, _FIRST_ARCS)
+    chosen[block.place[first]] = True
+    taken = known | first
     linked = np.zeros(block.arcs.count, dtype=np.bool_)
     best: Relaxed | None = None
     fill, cuts = block.arcs.busy / block.rateable[block.place], list[Fills]()
     for _ in range(_ROUNDS):
-        formulation = _Formulation(block, chosen, linked)
+        formulation = _Formulation(block, chosen, taken, np.flatnonzero(linked))
         for some in cuts:
             formulation.fill(some)
         values, worth = _solved(formulation)
         each = earned(block, worth)
         bound = proven_usd_per_h(block, worth, each)
-        first = formulation.first
-        replicas = np.zeros(len(block.group))
-        replicas[formulation.group] = values[first[2] : first[3]]
+        part, replicas = formulation.point(values)
         cost = float(np.concatenate(formulation.cost) @ values)
         last = -np.inf if best is None else best.bound_usd_per_h
         if best is None or bound > best.bound_usd_per_h:
-            best = Relaxed(
-                bound_usd_per_h=bound,
-                worth=worth,
-                each=each,
-                replicas=replicas,
-            )
-        broken = np.zeros(block.arcs.count, dtype=np.bool_)
-        room = block.cover * replicas[block.place]
-        broken[formulation.at] = values[: first[1]] > room[formulation.at] + _BROKEN
-        part = np.zeros(block.arcs.count)
-        part[formulation.at] = values[: first[1]]
+            best = Relaxed(bound_usd_per_h=bound, worth=worth, each=each, replicas=replicas)
+        broken = part > block.cover * replicas[block.place] + _BROKEN
         cuts.append(fill_cuts(block.place, fill, part, replicas))
-        pays = (each.usd_per_h < -_PAYS) & ~chosen
+        pays = each.usd_per_h < -_PAYS
+        more = pays[block.place] & ~taken & _earning(block, worth, each)
         near = best.bound_usd_per_h >= cost - _STEP * abs(cost)
         slow = best.bound_usd_per_h - last <= _STEP * abs(cost)
-        more = pays.any() or (broken & ~linked).any() or len(cuts[-1].lower)
-        if (near and slow) or not more:
+        grows = bool(more.any()) or bool((pays & ~chosen).any())
+        grows |= bool((broken & ~linked).any()) or len(cuts[-1].lower) > 0
+        if (near and slow) or not grows:
             break
-        chosen, linked = chosen | pays, linked | broken
+        chosen, taken, linked = chosen | pays, taken | more, linked | broken
     assert best is not None, "at least one round"
     return best
+
+
+def _earning(block: Block, worth: Worth, each: Earned) -> NDArray[np.bool_]:
+    """Mask of the arcs by which a replica of their group earns."""
+    profit = worth.demand[block.arcs.row] - block.flow_usd_per_h
+    carries = (profit > 0) & (profit >= each.last_usd_per_h[block.place] * block.arcs.busy)
+    found: NDArray[np.bool_] = carries | (cover_worth(block, worth) > _COVERS)
+    return found
 
 
 def _solved(formulation: _Formulation) -> tuple[Floats, Worth]:
@@ -286,7 +300,8 @@ def searched(
     if chosen is None:
         return -np.inf
     price = fall_back_usd_per_h(block, found.worth, found.each, chosen)
-    formulation = _Formulation(block, chosen, np.zeros(block.arcs.count, dtype=np.bool_))
+    every, none = np.ones(block.arcs.count, dtype=np.bool_), np.zeros(0, dtype=np.intp)
+    formulation = _Formulation(block, chosen, every, none)
     rows = formulation.bought(found.worth, price, chosen)
     model = formulation.made(rows, whole=True)
     bound = _root_bound(model, gap_usd_per_h=gap_usd_per_h, nodes=nodes, is_over=is_over)

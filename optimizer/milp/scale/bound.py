@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from optimizer.milp.scale.block import Block, Worth, earned, proven_usd_per_h, take_block
 from optimizer.milp.scale.block_search import Relaxed, relaxed, searched
+from optimizer.milp.scale.catalogue import ComponentArcs
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.rounding import needs_of
@@ -43,6 +45,8 @@ def relax_components(
     `is_over` count with what the point's own duals prove.
     """
 
+    support = point.group[point.replicas > _SUPPORT]
+
     def one(at: int) -> tuple[float, Relaxed | None, Positions, Floats]:
         block = _block(frame, point, frame.components[at])
         worth = _worth(frame, point, frame.components[at])
@@ -50,7 +54,7 @@ def relax_components(
         bound = proven_usd_per_h(block, worth, each)
         if is_over():
             return bound, None, block.group, each.usd_per_h
-        found = relaxed(block, point.group[point.replicas > _SUPPORT])
+        found = relaxed(block, support, _held(block.arcs, point.arcs, groups=frame.groups))
         return max(bound, found.bound_usd_per_h), found, block.group, found.each.usd_per_h
 
     parts = _by_component(frame, workers, one)
@@ -147,6 +151,17 @@ def _worth(frame: Frame, point: MasterPoint, classes: Positions) -> Worth:
         loss=point.loss[mine],
         need=point.need[needs.of(classes)],
     )
+
+
+def _held(arcs: ComponentArcs, others: ComponentArcs, *, groups: int) -> NDArray[np.bool_]:
+    """Mask of the arcs that are among those of others, of all classes."""
+    held = np.zeros(arcs.count + 1, dtype=np.bool_)
+    mine = np.isin(others.row, arcs.classes)
+    key = arcs.classes[arcs.row] * groups + arcs.group
+    asked = others.row[mine] * groups + others.group[mine]
+    at = np.searchsorted(key, asked)
+    held[at[np.append(key, -1)[at] == asked]] = True
+    return held[:-1]
 
 
 def _block(frame: Frame, point: MasterPoint, classes: Positions) -> Block:

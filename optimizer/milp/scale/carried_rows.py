@@ -20,12 +20,10 @@ from optimizer.milp.scale.losses import losses_of
 from optimizer.milp.scale.master import MasterPoint, Rowed
 from optimizer.milp.scale.rounding import (
     Cuts,
-    Fills,
     Needs,
     joined_needs,
     need_by,
     needs_of,
-    no_terms,
     room_prices,
     rooms_by,
 )
@@ -106,7 +104,7 @@ def point_at(frame: Frame, known: RowPrices, plain: MasterPoint) -> MasterPoint:
         demand=np.array(demand),
         cover=_known(class_ids, known.cover_usd_per_h, plain.cover),
         loss=np.array([losses[at] for at in held.tolist()]),
-        cuts=(Cuts(fills=_no_fills(), needs=needs, rooms=rooms),),
+        cuts=(Cuts(needs=needs, rooms=rooms),),
         need=need,
         room=room,
     )
@@ -154,11 +152,6 @@ def _needs_again(frame: Frame, known: RowPrices, class_at: dict[str, int]) -> tu
             found.append(cut)
             worth.append(usd_per_h)
     return joined_needs(found), np.array(worth)
-
-
-def _no_fills() -> Fills:
-    none = no_terms()
-    return Fills(group=none.at, arcs=none, lower=np.zeros(0))
 
 
 def _named(ids: Sequence[str], usd: Floats) -> dict[str, float]:

@@ -12,7 +12,7 @@ Which arcs it has is `priced`'s question.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,7 @@ from optimizer.milp.scale import lp
 from optimizer.milp.scale.catalogue import ComponentArcs, transfer
 from optimizer.milp.scale.frame import Frame, Positions, Prices
 from optimizer.milp.scale.losses import at_ingress
-from optimizer.milp.scale.rounding import (
-    Cuts,
-    Fills,
-    Needs,
-    Terms,
-    fill_cuts,
-    room_cuts,
-    room_prices,
-)
+from optimizer.milp.scale.rounding import Cuts, Terms, room_prices
 from optimizer.tables import Floats
 
 _AMPLE = 2.0
@@ -42,6 +34,11 @@ class Rowed:
 
     classes: Positions
     losses: Positions
+
+    @property
+    def count(self) -> int:
+        """How many rows."""
+        return len(self.classes) + len(self.losses)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -121,7 +118,7 @@ class Master:
         )
         self._first = np.concatenate([[0], np.cumsum(counts)]).astype(np.intp)
         self.highs = self._built()
-        self.cuts, self._cut_sizes = tuple[Cuts, ...](), list[int]()
+        self.cuts, self._cut_sizes = cuts, list[int]()
         for one in cuts:
             self._add(one)
 
@@ -268,42 +265,13 @@ class Master:
         """Pivots times rows of the last run."""
         return float(max(0, self.highs.getInfo().simplex_iteration_count) * self.highs.getNumRow())
 
-    def cut(self, needs: Needs, point: MasterPoint) -> bool:
-        """Add rows of whole replicas that a point of this master breaks: of single groups and
-        sites, and `needs`. Whether there are any.
-        """
-        arcs, frame = self.arcs, self.frame
-        fill = arcs.busy / frame.rateable[arcs.group]
-        fills = fill_cuts(self._place, fill, point.part, point.replicas)
-        key = arcs.row * frame.groups + arcs.group
-        more = Cuts(
-            fills=Fills(
-                group=self.group[fills.group],
-                arcs=replace(fills.arcs, at=key[fills.arcs.at]),
-                lower=fills.lower,
-            ),
-            needs=needs,
-            rooms=room_cuts(frame, point.standing(frame)),
-        )
-        if not any(more.sizes):
-            return False
-        self._add(more)
-        return True
-
     def _add(self, more: Cuts) -> None:
         lp.add_rows(self.highs, self._cut_rows(more))
         self._cut_sizes += more.sizes
-        self.cuts += (more,)
 
     def _cut_rows(self, cuts: Cuts) -> lp.Rows:
-        first, arcs, rows = self._first, self.arcs, lp.RowBuilder()
-        fills, needs, rooms = cuts.fills, cuts.needs, cuts.rooms
-        count, key = len(fills.lower), arcs.row * self.frame.groups + arcs.group
-        entries = [
-            (np.arange(count), first[2] + np.searchsorted(self.group, fills.group), np.ones(count)),
-            (fills.arcs.cut, np.searchsorted(key, fills.arcs.at), -fills.arcs.value),
-        ]
-        rows.block(fills.lower, lp.INF, entries=entries, count=count)
+        first, rows = self._first, lp.RowBuilder()
+        needs, rooms = cuts.needs, cuts.rooms
         shed = needs.shed
         entries = [self._of_replicas(needs.replicas), (shed.cut, first[1] + shed.at, shed.value)]
         rows.block(needs.lower, lp.INF, entries=entries, count=len(needs.lower))
@@ -320,8 +288,8 @@ class Master:
     def _worth_of_cuts(self, dual: Floats) -> tuple[Floats, Floats]:
         """What needs and rooms are worth, from the duals of all cuts."""
         parts, none = np.split(dual, np.cumsum(self._cut_sizes)[:-1]), np.zeros(0)
-        need = np.maximum(0.0, np.concatenate([none, *parts[1::3]]))
-        return need, np.maximum(0.0, -np.concatenate([none, *parts[2::3]]))
+        need = np.maximum(0.0, np.concatenate([none, *parts[0::2]]))
+        return need, np.maximum(0.0, -np.concatenate([none, *parts[1::2]]))
 
     def _begin(self, basis: lp.Basis | None) -> None:
         if basis is not None:

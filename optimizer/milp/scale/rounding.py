@@ -108,16 +108,15 @@ class Rooms:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Cuts:
-    """What one round found; an arc of `fills` is class x groups + group, a group the frame's."""
+    """What one round found that concerns more than one group."""
 
-    fills: Fills
     needs: Needs
     rooms: Rooms
 
     @property
-    def sizes(self) -> tuple[int, int, int]:
-        """How many fills, needs, rooms."""
-        return len(self.fills.lower), len(self.needs.lower), len(self.rooms.upper)
+    def sizes(self) -> tuple[int, int]:
+        """How many needs, rooms."""
+        return len(self.needs.lower), len(self.rooms.upper)
 
 
 def needs_of(cuts: Sequence[Cuts]) -> Needs:

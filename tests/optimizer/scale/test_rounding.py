@@ -74,10 +74,14 @@ def test_every_plan_keeps_them(problem: Problem) -> None:
     flows = ledger.all_flows()
     served = np.zeros(len(frame.rate) * frame.groups)
     served[flows.cls * frame.groups + flows.group] = flows.part
-    for cuts in converged(frame).point.cuts:
-        fills, rooms = cuts.fills, cuts.rooms
-        asked = _sums(fills.arcs, served, len(fills.lower))
-        assert (stands[fills.group] - asked >= fills.lower - SLACK * (1 + asked)).all()
+    point = converged(frame).point
+    arcs, at = point.arcs, np.searchsorted(point.group, point.arcs.group)
+    fills = fill_cuts(at, arcs.busy / frame.rateable[arcs.group], point.part, point.replicas)
+    asked = _sums(fills.arcs, served[arcs.row * frame.groups + arcs.group], len(fills.lower))
+    held = stands[point.group[fills.group]]
+    assert (held - asked >= fills.lower - SLACK * (1 + asked)).all()
+    for cuts in point.cuts:
+        rooms = cuts.rooms
         taken = _sums(rooms.replicas, stands, len(rooms.upper))
         assert (taken <= rooms.upper + SLACK * (1 + taken)).all()
         _keeps(cuts.needs, stands, shed)
