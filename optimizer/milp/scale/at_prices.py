@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from optimizer.milp.scale.ascent import Cleared
+from optimizer.milp.scale.block import NEAR_MOST
 from optimizer.milp.scale.bound import Apart, better_prices, relax_components
 from optimizer.milp.scale.carried import still_worth
 from optimizer.milp.scale.carried_rows import point_at, row_prices
@@ -26,15 +27,20 @@ _CLEANER = 1e-6
 """What carbon is charged beyond its worth, so that of two supplies that cost the same with it the
 cleaner one is taken first.
 """
-_NEAR, _NEAR_FEW = 0.03, 0.1
+_NEAR = 0.03
 """Groups whose replicas cost at most so much more of their price than they earn at most are worth
-having. Of 200 sites these are three times the groups that the relaxation uses. The second where
-that are few: of 20 sites the best plan of those within 3 % costs 1 % more than of 10 %.
+having, up to `NEAR_MOST` where that are few. Of 200 sites these are three times the groups that the
+relaxation uses; of 20 sites the best plan of those within 3 % costs 1 % more than of 10 %.
 """
 _WIDE_PART, _PRICES_PART, _PARTS_PART = 0.35, 0.4, 0.5
 """Of a time limit: after the second prices are good enough, after the third components are not
-relaxed at them (at 600 sites 5 s, which prove 2.5 % more), and after the first only groups that
+relaxed at them (at 600 sites 6 s, which prove 1.5 % more), and after the first only groups that
 the relaxation uses are worth having (there a first plan took 17 s over wider ones, 10 over these).
+"""
+_TURNS_TIMES = 3.0
+"""Whole-replica rows are begun only where so many times what was spent before them is left for
+prices: at 200 and 600 sites arcs had joined twice then. Of 2 000 sites the first solve took 26 s,
+components at its prices 54, which proved nothing, and no pass was left: gap 10.7 %, not 5.4.
 """
 _KNOWN_PART = 0.15
 """The same where prices were known to begin with: in haste those have to do."""
@@ -90,8 +96,9 @@ def at_prices(
     relaxation = relax(frame, cleared, hands, tolerance=tolerance, is_over=is_enough)
     was_cut, apart = is_enough(), None
     # where the relaxation was cut short there is no time for more of it
+    too_long = was_cut or (1 + _TURNS_TIMES) * spent() > _PRICES_PART
     converged = converge(
-        frame, relaxation, hands, is_over=lambda: was_cut or spent() >= _PRICES_PART
+        frame, relaxation, hands, is_over=lambda: too_long or spent() >= _PRICES_PART
     )
     is_late = spent() >= _PRICES_PART
     point, bound = converged.point, converged.bound_usd_per_h
@@ -110,7 +117,7 @@ def at_prices(
         bound = max(bound, apart.bound_usd_per_h)
     if apart is not None and spent() < _WIDE_PART:
         short = apart.short_usd_per_h / np.maximum(_FREE, frame.replica_price(point.prices))
-        few = near | (short <= _NEAR_FEW)
+        few = near | (short <= NEAR_MOST)
         near = few if few.sum() <= FEW_GROUPS else near | (short <= _NEAR)
     if converged.rounds > 0 and not frame.caps.are_priced:
         rows = row_prices(frame, point, () if apart is None else apart.found)

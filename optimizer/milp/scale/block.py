@@ -27,7 +27,9 @@ from optimizer.milp.scale.rounding import Needs, Terms
 from optimizer.tables import Floats
 
 _LEAST_BUSY = 1e-12
-_NEAR = 0.1
+
+NEAR_MOST = 0.1
+"""Of its price: whose replicas cost more than that beyond what they earn, how much is not asked."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +83,8 @@ class Worth:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Earned:
     """Per group: what a replica costs beyond what it can earn at most (USD/h), and what the last
-    of its rated work earns (USD/h per busy replica).
+    of its rated work earns (USD/h per busy replica); where the former is above `NEAR_MOST` of its
+    price, at least so much and at most that.
     """
 
     usd_per_h: Floats
@@ -154,11 +157,11 @@ def earned(block: Block, worth: Worth) -> Earned:
     stands = stands + np.bincount(needed.at, needed.value * worth.need[needed.cut], groups)
     profit = worth.demand[arcs.row] - block.flow_usd_per_h
     ratio = np.maximum(0.0, profit) / np.maximum(arcs.busy, _LEAST_BUSY)
-    # all its rated work at the best of rates: what no more than nears its price is good enough for
+    # all rated work at the best class's rate: enough where not even that comes near the price
     last = np.zeros(groups)
     np.maximum.at(last, block.place, ratio)
     fill = block.rateable * last
-    near = block.replica_usd_per_h * (1 - _NEAR) < stands + fill
+    near = block.replica_usd_per_h * (1 - NEAR_MOST) < stands + fill
     pays = np.flatnonzero(near[block.place] & (profit > 0))
     order = pays[np.argsort(-ratio[pays], kind="stable")]
     order = order[np.argsort(block.place[order], kind="stable")]
