@@ -92,7 +92,7 @@ def at_prices(
     used: Positions = np.zeros(0, dtype=np.intp)
     if frame.caps.are_priced:
         frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
-    tolerance = min(0.005, max(1e-4, gap_limit / 4))
+    tolerance = min(0.0025, max(1e-4, gap_limit / 4))
     relaxation = relax(frame, cleared, hands, tolerance=tolerance, is_over=is_enough)
     was_cut, apart = is_enough(), None
     # where the relaxation was cut short there is no time for more of it
