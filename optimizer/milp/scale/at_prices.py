@@ -21,6 +21,7 @@ from optimizer.milp.scale.master import MasterPoint
 from optimizer.milp.scale.price_lp import relax
 from optimizer.milp.scale.workers import Workers
 from optimizer.outcome import RowPrices, SharedPrices
+from optimizer.tables import Flags
 
 _CAPS_TOLERANCE = 1e-3
 _CLEANER = 1e-6
@@ -94,13 +95,12 @@ def at_prices(
         frame, cleared, used = _with_cap_prices(frame, cleared, hands, is_over=is_over)
     tolerance = min(0.0025, max(1e-4, gap_limit / 4))
     relaxation = relax(frame, cleared, hands, tolerance=tolerance, is_over=is_enough)
-    was_cut, apart = is_enough(), None
     # where the relaxation was cut short there is no time for more of it
-    too_long = was_cut or (1 + _TURNS_TIMES) * spent() > _PRICES_PART
+    was_cut = is_enough() or (1 + _TURNS_TIMES) * spent() > _PRICES_PART
     converged = converge(
-        frame, relaxation, hands, is_over=lambda: too_long or spent() >= _PRICES_PART
+        frame, relaxation, hands, is_over=lambda: was_cut or spent() >= _PRICES_PART
     )
-    is_late = spent() >= _PRICES_PART
+    was_cut, apart = was_cut or spent() >= _PRICES_PART, None
     point, bound = converged.point, converged.bound_usd_per_h
     rows, by_known = None if known is None else known.rows, False
     if rows is not None and converged.rounds == 0 and not frame.caps.are_priced:
@@ -115,10 +115,9 @@ def at_prices(
     if converged.rounds > 0 and spent() < _PARTS_PART:
         apart = relax_components(frame, point, hands, is_over=is_over)
         bound = max(bound, apart.bound_usd_per_h)
-    if apart is not None and spent() < _WIDE_PART:
-        short = apart.short_usd_per_h / np.maximum(_FREE, frame.replica_price(point.prices))
-        few = near | (short <= NEAR_MOST)
-        near = few if few.sum() <= FEW_GROUPS else near | (short <= _NEAR)
+        is_wide = spent() < _WIDE_PART
+        near = _nearly(frame, apart, near) if is_wide else near
+        was_cut |= not is_wide
     if converged.rounds > 0 and not frame.caps.are_priced:
         rows = row_prices(frame, point, () if apart is None else apart.found)
     return AtPrices(
@@ -128,10 +127,17 @@ def at_prices(
         apart=apart,
         worth=np.flatnonzero(near & (frame.most > 0)),
         bound_usd_per_h=frame.proven_usd_per_h(bound),
-        was_cut=was_cut or is_late,
+        was_cut=was_cut,
         rows=rows,
         by_known=by_known,
     )
+
+
+def _nearly(frame: Frame, apart: Apart, near: Flags) -> Flags:
+    """The groups that are `near`, and those that nearly earn what their replicas cost."""
+    short = apart.short_usd_per_h / np.maximum(_FREE, frame.replica_price(apart.point.prices))
+    few = near | (short <= NEAR_MOST)
+    return few if few.sum() <= FEW_GROUPS else near | (short <= _NEAR)
 
 
 def _at_known_rows(

@@ -7,9 +7,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, settings
 
+from optimizer.milp.scale import block
 from optimizer.milp.scale.block import (
+    NEAR_MOST,
     Worth,
     earned,
     fall_back_usd_per_h,
@@ -101,21 +104,45 @@ def test_at_fall_back_prices_no_replica_earns_more_than_it_costs(problem: Proble
     point = odd(converged(frame).point)
     losses = losses_of(frame)
     for classes in frame.components:
-        block = take_block(frame, classes, point.prices, losses, needs_of(point.cuts))
+        one = take_block(frame, classes, point.prices, losses, needs_of(point.cuts))
         worth = Worth(
             demand=point.demand[classes],
             cover=point.cover[classes],
-            loss=np.full(len(block.loss_row), 0.05),
-            need=np.full(len(block.needs.lower), 0.05),
+            loss=np.full(len(one.loss_row), 0.05),
+            need=np.full(len(one.needs.lower), 0.05),
         )
-        each = earned(block, worth)
-        chosen = np.arange(len(block.group)) % 3 == 0
-        price = fall_back_usd_per_h(block, worth, each, chosen)
+        each = earned(one, worth)
+        chosen = np.arange(len(one.group)) % 3 == 0
+        price = fall_back_usd_per_h(one, worth, each, chosen)
         dear = replace(worth, demand=np.where(np.isinf(price), worth.demand, price))
-        then = earned(block, dear).usd_per_h[~chosen]
+        then = earned(one, dear).usd_per_h[~chosen]
         floor = np.minimum(0.0, each.usd_per_h[~chosen])
         assert (then >= floor - 1e-6 * (1 + np.abs(floor))).all()
-        assert np.isfinite(proven_usd_per_h(block, dear, earned(block, dear)))
+        assert np.isfinite(proven_usd_per_h(one, dear, earned(one, dear)))
+
+
+@SOON
+@given(rich_problems(max_sites=4, max_classes=6))
+def test_what_a_replica_earns_is_exact_where_it_nears_its_price(problem: Problem) -> None:
+    frame = take_frame(tabulate(exposed(problem)))
+    point = converged(frame).point
+    for classes in frame.components:
+        made = take_block(frame, classes, point.prices, losses_of(frame), needs_of(point.cuts))
+        worth = Worth(
+            demand=point.demand[classes],
+            cover=point.cover[classes],
+            loss=np.zeros(len(made.loss_row)),
+            need=np.zeros(len(made.needs.lower)),
+        )
+        found = earned(made, worth).usd_per_h
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(block, "NEAR_MOST", 1e9)
+            exact = earned(made, worth).usd_per_h
+        asked = NEAR_MOST * made.replica_usd_per_h
+        near = exact < asked
+        assert found[near] == pytest.approx(exact[near], rel=1e-9, abs=1e-9)
+        assert (found[~near] <= exact[~near] + SLACK).all()
+        assert (found[~near] >= asked[~near] - SLACK).all()
 
 
 @settings(max_examples=8, deadline=None, derandomize=True)
