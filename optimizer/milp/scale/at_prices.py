@@ -38,9 +38,9 @@ _WIDE_PART, _PRICES_PART, _PARTS_PART = 0.35, 0.4, 0.5
 relaxed at them (at 600 sites 6 s, which prove 1.5 % more), and after the first only groups that
 the relaxation uses are worth having (there a first plan took 17 s over wider ones, 10 over these).
 """
-_TURNS_TIMES = 3.0
+_TURNS_TIMES = 2.0
 """Whole-replica rows are begun only where so many times what was spent before them is left for
-prices: at 200 and 600 sites arcs had joined twice then. Of 2 000 sites the first solve took 26 s,
+prices: at 600 sites arcs had joined once or twice then. Of 2 000 sites the first solve took 26 s,
 components at its prices 54, which proved nothing, and no pass was left: gap 10.7 %, not 5.4.
 """
 _KNOWN_PART = 0.15
@@ -171,6 +171,6 @@ def apart_of(made: AtPrices, hands: Workers, *, is_over: Callable[[], bool]) -> 
     """
     point = made.point
     if not (point.rowed.classes.size or point.rowed.losses.size):
-        point = with_losses(made.frame, point)
+        point = with_losses(made.frame, point, hands)
         point = replace(point, prices=better_prices(made.frame, point, hands))
     return relax_components(made.frame, point, hands, is_over=is_over)

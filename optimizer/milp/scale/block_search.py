@@ -221,9 +221,11 @@ class _Formulation:
         )
 
 
-def relaxed(block: Block, support: Positions, known: NDArray[np.bool_]) -> Relaxed:
+def relaxed(
+    block: Block, support: Positions, known: NDArray[np.bool_], *, is_over: Callable[[], bool]
+) -> Relaxed:
     """The relaxation: its best bound, begun from groups of `support`, `known` arcs (a mask) and
-    each class's cheapest.
+    each class's cheapest. There is no other round after `is_over`.
     """
     chosen = np.isin(block.group, support)
     full = block.flow_usd_per_h + (block.replica_usd_per_h / block.rateable)[block.place] * (
@@ -255,7 +257,7 @@ def relaxed(block: Block, support: Positions, known: NDArray[np.bool_]) -> Relax
         slow = best.bound_usd_per_h - last <= _STEP * abs(cost)
         grows = bool(more.any()) or bool((pays & ~chosen).any())
         grows |= bool((broken & ~linked).any()) or len(cuts[-1].lower) > 0
-        if (near and slow) or not grows:
+        if (near and slow) or not grows or is_over():
             break
         chosen, taken, linked = chosen | pays, taken | more, linked | broken
     assert best is not None, "at least one round"

@@ -54,7 +54,8 @@ def relax_components(
         bound = proven_usd_per_h(block, worth, each)
         if is_over():
             return bound, None, block.group, each.usd_per_h
-        found = relaxed(block, support, _held(block.arcs, point.arcs, groups=frame.groups))
+        held = _held(block.arcs, point.arcs, groups=frame.groups)
+        found = relaxed(block, support, held, is_over=is_over)
         return max(bound, found.bound_usd_per_h), found, block.group, found.each.usd_per_h
 
     parts = _by_component(frame, workers, one)

@@ -200,14 +200,12 @@ def plain_point(frame: Frame, relaxation: Relaxation) -> MasterPoint:
     )
 
 
-def with_losses(frame: Frame, point: MasterPoint) -> MasterPoint:
-    """A plain point with the rows it breaks, each worth nothing yet."""
+def with_losses(frame: Frame, point: MasterPoint, workers: Workers) -> MasterPoint:
+    """A plain point with the rows it breaks, each worth nothing yet, and arcs to choose from."""
     losses = losses_of(frame)
-    moved = np.unique(losses[at_ingress(frame, losses)] // len(frame.budget_kw))
-    refuges = next_ingress_arcs(frame, moved)
-    refuges = replace(refuges, classes=np.arange(len(frame.rate)), row=moved[refuges.row])
-    rowed = _broken(frame, replace(point, refuges=refuges), losses=losses)
-    return replace(point, rowed=rowed, loss=np.zeros(len(rowed.losses)))
+    ready = _with_choices(frame, point, losses, workers)
+    rowed = _broken(frame, ready, losses=losses)
+    return replace(ready, rowed=rowed, loss=np.zeros(len(rowed.losses)))
 
 
 def _with_choices(
